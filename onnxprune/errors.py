@@ -1,0 +1,49 @@
+"""The error tree. Law: every error is one line that says what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class OnnxpruneError(Exception):
+    """Any failure onnxprune can name. The command line prints it as one line and exits 1.
+
+    Args:
+        what: What is wrong.
+        where: The file, node or tensor it was seen at.
+        remedy: What the user can do.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        super().__init__("; ".join(" ".join(part.split()) for part in (what, where, remedy) if part))
+        self.what, self.where, self.remedy = what, where, remedy
+
+
+class ModelError(OnnxpruneError):
+    """The input file is not a model that can be read, or breaks the ONNX standard."""
+
+
+class UnprunableError(OnnxpruneError):
+    """The model is fine, but nothing in it can be removed."""
+
+
+class DataError(OnnxpruneError):
+    """Calibration arrays do not fit the model's inputs."""
+
+
+class PlanError(OnnxpruneError):
+    """A target, limit or plan file that cannot be carried out on this model."""
+
+
+class VerificationError(OnnxpruneError):
+    """The pruned model does not compute what the masked model computes."""
+
+
+class RuntimeUnavailable(OnnxpruneError):
+    """onnxruntime is missing, or refuses a model."""
+
+
+class ProviderError(OnnxpruneError):
+    """An execution provider that this onnxruntime does not have."""
+
+
+class OutputError(OnnxpruneError):
+    """The result cannot be written where it was asked for."""

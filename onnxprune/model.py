@@ -1,0 +1,332 @@
+"""Load and save ONNX files. Law: what pruning does not touch comes out as it went in.
+
+A `Model` is a weight-free `ModelProto` (names, nodes, shapes, small constants) beside its weights as numpy arrays. The
+arrays are shared between the dense, masked and pruned models, so a copy of the graph never copies the weights.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import TensorProto, external_data_helper, numpy_helper
+
+from onnxprune.errors import ModelError, OutputError
+
+Array = NDArray[np.generic]
+Dim = int | str | None
+Shape = tuple[Dim, ...]
+
+SMALL = 1024  # elements: tensors up to here stay in the proto too, where shape inference can read them
+PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses to serialise 2 GiB; leave room for the graph itself
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A model: its graph and its weights.
+
+    Attributes:
+        proto: The ModelProto with the data of large initializers left out.
+        weights: Initializer name -> array, for every dense initializer of the main graph.
+        path: The file it came from, if any.
+        external: Whether that file kept weights outside itself.
+        shapes: Tensor name -> dimensions (int, symbol, or None), filled by `normalise`.
+        values: Tensor name -> known value: int64 or object array (None = unknown entry), filled by `normalise`.
+    """
+
+    proto: onnx.ModelProto
+    weights: Mapping[str, Array]
+    path: Path | None = None
+    external: bool = False
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    values: Mapping[str, Array] = field(default_factory=dict)
+
+    @cached_property
+    def opsets(self) -> dict[str, int]:
+        """Operator set domain -> version; the default domain is ''."""
+        return {"" if o.domain == "ai.onnx" else o.domain: o.version for o in self.proto.opset_import}
+
+    @cached_property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """Graph inputs that the caller must feed (initializers listed as inputs are left out)."""
+        held = {t.name for t in self.proto.graph.initializer}
+        held |= {t.values.name for t in self.proto.graph.sparse_initializer}
+        return [i for i in self.proto.graph.input if i.name not in held]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(w.nbytes for w in self.weights.values())
+
+    @property
+    def params(self) -> int:
+        """Number of floating point weights, the usual meaning of 'parameters'."""
+        return sum(w.size for w in self.weights.values() if is_float(w))
+
+    def full(self) -> onnx.ModelProto:
+        """The complete ModelProto, weights included.
+
+        Raises:
+            ModelError: Never for models under 2 GiB; larger ones can be held but not serialised by protobuf.
+        """
+        whole = onnx.ModelProto()
+        whole.CopyFrom(self.proto)
+        for tensor in whole.graph.initializer:
+            if tensor.name in self.weights:
+                fill(tensor, self.weights[tensor.name])
+        return whole
+
+
+def is_float(array: Array) -> bool:
+    """Whether the array holds floating point numbers (the ml_dtypes kinds count)."""
+    return array.dtype.kind == "f" or array.dtype.name.startswith(("bfloat", "float"))
+
+
+def fill(tensor: TensorProto, array: Array) -> None:
+    """Write `array` into `tensor`, keeping its name and doc string; data types follow the array."""
+    filled = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
+    filled.doc_string = tensor.doc_string
+    tensor.CopyFrom(filled)
+
+
+def bare(name: str, array: Array) -> TensorProto:
+    """The initializer entry of a weight in a weight-free proto: no data when it is large."""
+    if array.size <= SMALL:
+        return numpy_helper.from_array(np.asarray(array, order="C"), name)
+    return TensorProto(name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The bodies directly inside a node (If, Loop, Scan)."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured(node: onnx.NodeProto) -> set[str]:
+    """Names that the bodies of a node read from outside themselves."""
+    names: set[str] = set()
+    for body in subgraphs(node):
+        inside = {i.name for i in body.input} | {t.name for t in body.initializer}
+        read = {o.name for o in body.output}
+        for inner in body.node:
+            read |= set(inner.input) | captured(inner)
+            inside |= set(inner.output)
+        names |= read - inside
+    return names - {""}
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read an .onnx file and its external data.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ModelError: Missing, unreadable, truncated or invalid file, external data that is missing or lies outside the
+            model's folder, or an operator set newer than the installed onnx.
+    """
+    path = Path(path)
+    proto = read_proto(path)
+    external = any(external_data_helper.uses_external_data(t) for t in every_tensor(proto.graph))
+    if external:
+        fetch_external(proto, path)
+    return from_proto(proto, path=path, external=external)
+
+
+def from_proto(proto: onnx.ModelProto, *, path: Path | None = None, external: bool = False) -> Model:
+    """Split a ModelProto (which is consumed: its large initializers lose their data) into graph and weights.
+
+    Raises:
+        ModelError: The model fails onnx's checker, or its operator set is too new.
+    """
+    where = str(path) if path else "model"
+    check_opsets(proto, where)
+    weights: dict[str, Array] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != TensorProto.STRING:
+            weights[tensor.name] = take_data(tensor, where)
+    check(proto, where)
+    return Model(proto, weights, path, external)
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """Parse the file without its external data."""
+    if path.is_dir():
+        raise ModelError("is a directory, not an .onnx file", where=str(path), remedy="name the file inside it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror})", where=str(path), remedy="check the path") from error
+    if not data:
+        raise ModelError("the file is empty", where=str(path), remedy="export the model again")
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        remedy = "export it again; a download may have been cut short"
+        raise ModelError("is not an ONNX model, or is truncated", where=str(path), remedy=remedy) from error
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError("is not an ONNX model: no graph or no operator set", where=str(path), remedy="export it again")
+    return proto
+
+
+def every_tensor(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """All tensors stored in a graph: initializers, attributes, and those of nested bodies."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            yield from attribute.tensors
+        for body in subgraphs(node):
+            yield from every_tensor(body)
+
+
+def fetch_external(proto: onnx.ModelProto, path: Path) -> None:
+    """Read the external data of every tensor, refusing files outside the model's folder."""
+    folder = path.parent.resolve()
+    for tensor in every_tensor(proto.graph):
+        if not external_data_helper.uses_external_data(tensor):
+            continue
+        location = external_data_helper.ExternalDataInfo(tensor).location
+        file = (folder / location).resolve()
+        if not file.is_relative_to(folder):
+            what = f"external data of '{tensor.name}' points outside the model's folder: {location}"
+            raise ModelError(what, where=str(path), remedy="move the data file beside the model")
+        try:
+            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            what = f"external data of '{tensor.name}' cannot be read from {location}"
+            remedy = "copy the data file beside the model"
+            raise ModelError(what, where=f"{path}: {error}", remedy=remedy) from error
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+
+
+def check_opsets(proto: onnx.ModelProto, where: str) -> None:
+    """Refuse operator sets this onnx does not know: their rules would be guesses."""
+    newest = onnx.defs.onnx_opset_version()
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            what = f"operator set {opset.version} is newer than the {newest} known to onnx {onnx.__version__}"
+            raise ModelError(what, where=where, remedy="upgrade onnx, or export with an older operator set")
+
+
+def take_data(tensor: TensorProto, where: str) -> Array:
+    """The tensor's value; large ones lose their data in the proto, so it is held once."""
+    try:
+        array: Array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, RuntimeError) as error:
+        what = f"initializer '{tensor.name}' is damaged: {error}"
+        raise ModelError(what, where=where, remedy="export the model again") from error
+    if array.size > SMALL:
+        array = array if array.flags.owndata else np.array(array)
+        tensor.CopyFrom(
+            TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string)
+        )
+    array.flags.writeable = False
+    return array
+
+
+def check(proto: onnx.ModelProto, where: str) -> None:
+    """Run onnx's checker over the graph (weights are left out: their sizes were checked when they were read)."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(proto)
+    for tensor in probe.graph.initializer:
+        if int(np.prod(tensor.dims, dtype=np.int64)) > SMALL:
+            stand_in(tensor)
+    try:
+        onnx.checker.check_model(probe)
+    except onnx.checker.ValidationError as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "invalid"
+        raise ModelError(f"fails onnx's checker: {first}", where=where, remedy="repair or re-export it") from error
+
+
+def stand_in(tensor: TensorProto) -> None:
+    """Make a data-less tensor an empty one, which the checker accepts; it looks at no shapes."""
+    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=[0]))
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write the model. The file appears whole or not at all: it is written beside `path` and then renamed.
+
+    Weights go to `PATH.data` when the model came from external data or is too large for one protobuf file.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    path = Path(path)
+    try:
+        if model.external or model.nbytes > PROTO_LIMIT:
+            save_external(model, path)
+        else:
+            write_atomic(path, model.full().SerializeToString())
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise OutputError(what, where=str(path), remedy="choose another place") from error
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file through a temporary one in the same folder, so that readers never see half of it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+        Path(temporary).chmod(0o666 & ~umask())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def umask() -> int:
+    """The process's file mode mask: temporary files are private, finished ones should not be."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def save_external(model: Model, path: Path) -> None:
+    """Write the graph to `path` and the large weights to `PATH.data`, the data first."""
+    proto, data = onnx.ModelProto(), path.with_name(path.name + ".data")
+    proto.CopyFrom(model.proto)
+    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{data.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            for tensor in proto.graph.initializer:
+                if tensor.name in model.weights:
+                    append_external(tensor, model.weights[tensor.name], data.name, file)
+        Path(temporary).chmod(0o666 & ~umask())
+        Path(temporary).replace(data)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    write_atomic(path, proto.SerializeToString())
+
+
+def append_external(tensor: TensorProto, array: Array, location: str, file: object) -> None:
+    """Append one weight to the data file, page aligned so that runtimes can map it."""
+    if array.size <= SMALL:
+        fill(tensor, array)
+        return
+    stream = file  # an io.BufferedWriter; typed loosely because numpy wants the raw object
+    start = stream.tell()  # type: ignore[attr-defined]
+    stream.write(b"\0" * (-start % 4096))  # type: ignore[attr-defined]
+    start += -start % 4096
+    raw = numpy_helper.from_array(np.asarray(array, order="C")).raw_data
+    stream.write(raw)  # type: ignore[attr-defined]
+    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape))
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", start), ("length", len(raw))):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)

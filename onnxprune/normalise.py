@@ -1,0 +1,160 @@
+"""Bring a graph into the form the tracer reads. Law: it computes what it computed, and every name is kept.
+
+Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped; shapes are
+inferred with a symbolic batch. BatchNormalization stays, and so does every operation on weights: labels pass through
+those, and the report can name the initializer of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import TensorProto, numpy_helper
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnxprune.errors import ModelError
+from onnxprune.model import Array, Model, bare, take_data
+from onnxprune.shapes import Inference, attribute, shape_of
+
+G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
+
+
+def normalise(model: Model) -> Model:
+    """Normalise a loaded model.
+
+    Returns:
+        A new Model with `shapes` and `values` filled; the weights are shared with the argument.
+
+    Raises:
+        ModelError: The nodes form a cycle or read tensors that nothing produces.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    weights = dict(model.weights)
+    where = str(model.path or "model")
+    lift_constants(proto.graph, weights, where)
+    sort_nodes(proto.graph, where)
+    staged = Model(proto, weights, model.path, model.external)
+    inference = fold_sizes(staged, weights)
+    staged = drop_dead(staged)
+    shapes = {n: s for n, t in inference.types.items() if (s := shape_of(t)) is not None}
+    return replace(staged, shapes=shapes, values=inference.values)
+
+
+def lift_constants(graph: onnx.GraphProto, weights: dict[str, Array], where: str) -> None:
+    """Turn the Constant nodes of the main graph into initializers named after their outputs."""
+    kept = []
+    for node in graph.node:
+        tensor = constant_tensor(node) if node.op_type == "Constant" else None
+        if tensor is None or tensor.data_type == TensorProto.STRING:
+            kept.append(node)
+            continue
+        tensor.name = node.output[0]
+        weights[tensor.name] = take_data(tensor, where)
+        graph.initializer.append(tensor)
+    replace_nodes(graph, kept)
+
+
+def constant_tensor(node: onnx.NodeProto) -> TensorProto | None:
+    """The value of a Constant node as a tensor; None for strings and sparse tensors, which stay nodes."""
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for a in node.attribute:
+        if a.name == "value":
+            tensor = TensorProto()
+            tensor.CopyFrom(a.t)
+            return tensor
+        if a.name in kinds:
+            return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(a), dtype=kinds[a.name]))
+    return None
+
+
+def replace_nodes(graph: onnx.GraphProto, kept: list[onnx.NodeProto]) -> None:
+    """Leave only `kept` in the graph, in that order."""
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
+    """Check that every node reads only what came before it (the checker demands order, so this finds cycles).
+
+    Raises:
+        ModelError: It does not.
+    """
+    seen = {i.name for i in graph.input} | {t.name for t in graph.initializer} | {""}
+    seen |= {t.values.name for t in graph.sparse_initializer}
+    for node in graph.node:
+        for name in node.input:
+            if name not in seen:
+                what = f"node '{node.name or node.output[0]}' reads '{name}', which nothing before it produces"
+                raise ModelError(what, where=where, remedy="the graph is cyclic or unsorted; export it again")
+        seen.update(node.output)
+
+
+def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
+    """Infer all shapes, and turn nodes whose integer result is known into initializers (in place)."""
+    inference, kept = Inference(model), []
+    graph = model.proto.graph
+    outputs = {o.name for o in graph.output}
+    for node in graph.node:
+        inference.visit(node)
+        name = node.output[0] if node.output else ""
+        if name in inference.exact and name not in outputs and len(node.output) == 1 and foldable(node, inference):
+            value = np.array(inference.values[name])
+            value.flags.writeable = False
+            weights[name] = value
+            graph.initializer.append(bare(name, value))
+        else:
+            kept.append(node)
+    replace_nodes(graph, kept)
+    return inference
+
+
+def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
+    """Only arithmetic on sizes is folded: its result is an integer, a truth value, or a scale computed from sizes."""
+    kind = inference.values[node.output[0]].dtype.kind
+    return kind in "iub" or all(name not in inference.weights or inference.values[name].size <= 8 for name in node.input)
+
+
+def drop_dead(model: Model) -> Model:
+    """Drop nodes and initializers that no graph output depends on. Inputs stay, for callers feed them by name.
+
+    onnx-graphsurgeon decides what is alive (it follows nested bodies too); the nodes themselves are kept as they were
+    in the file, because a round trip through its own classes loses metadata, doc strings and rarer attribute types.
+    """
+    graph = model.proto.graph
+    alive = living_nodes(graph)
+    if len(alive) < len(graph.node):
+        replace_nodes(graph, [n for i, n in enumerate(graph.node) if i in alive])
+    read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
+    read |= {o.name for o in graph.output} | {i.name for i in graph.input}
+    dead = [i for i, t in enumerate(graph.initializer) if t.name not in read]
+    for i in reversed(dead):
+        del graph.initializer[i]
+    held = {t.name for t in graph.initializer}
+    return replace(model, weights={n: w for n, w in model.weights.items() if n in held})
+
+
+def captured_names(node: onnx.NodeProto) -> set[str]:
+    """Names read by the bodies of a node."""
+    from onnxprune.model import captured
+
+    return captured(node)
+
+
+def living_nodes(graph: onnx.GraphProto) -> set[int]:
+    """Indices of the nodes that some graph output needs, found on a copy in which nodes are named by index."""
+    probe = onnx.GraphProto()
+    probe.CopyFrom(graph)
+    del probe.initializer[:], probe.sparse_initializer[:], probe.value_info[:]
+    for i, node in enumerate(probe.node):
+        node.name = str(i)
+    surgeon = gs.import_onnx(onnx.helper.make_model(probe))
+    surgeon.cleanup(remove_unused_graph_inputs=False)
+    return {int(node.name) for node in surgeon.nodes}
+
+
+__all__ = ["attribute", "drop_dead", "normalise"]

@@ -1,0 +1,199 @@
+"""How many units of each kind a group keeps. Law: axes keep an index, rows keep equal numbers, widths are aligned.
+
+Units of a group that lie on the same axes and rows are one *class*: constraints only see how many of a class stay, never
+which. So the choice splits in two: whole numbers per class, here, and the least important units of each class, in
+`choose`. With one class the answer is closed; with several it is a small mixed-integer program, solved by HiGHS through
+scipy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from onnxprune.labels import Ids
+from onnxprune.trace import Dependencies, Group
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """The classes of a group and the constraints over their counts.
+
+    Attributes:
+        of: Class of each unit in group order. Shape (units,).
+        size: Units in each class. Shape (classes,).
+        widths: Per source axis, how many indices a unit of each class stands for. Shape (sources, classes).
+        fixed: Per source axis, indices that cannot be removed. Shape (sources,).
+        floors: Axes of which some index must stay: 0/1. Shape (axes, classes).
+        rows: Per family, how many members of each row a unit of each class stands for, and the members that cannot be
+            removed: shapes (rows, classes) and (rows,).
+    """
+
+    of: Ints
+    size: Ints
+    widths: Ints
+    fixed: Ints
+    floors: Ints
+    rows: tuple[tuple[Ints, Ints], ...]
+    solved: dict[bytes, Ints | None] = field(default_factory=dict)
+
+
+def classify(dependencies: Dependencies, groups: Sequence[Group]) -> list[Classes]:
+    """The classes of every group."""
+    owner = np.full(dependencies.unit_count, -1, dtype=np.int64)
+    place = np.zeros(dependencies.unit_count, dtype=np.int64)
+    for g, group in enumerate(groups):
+        owner[group.units] = g
+        place[group.units] = np.arange(group.units.size)
+    axes: list[list[Ids]] = [[] for _ in groups]
+    for axis in dependencies.axes:
+        owners = owner[axis]
+        if owners[0] >= 0 and (owners == owners[0]).all():
+            axes[int(owners[0])].append(axis)
+    return [classes_of(dependencies, group, axes[g], place) for g, group in enumerate(groups)]
+
+
+def classes_of(dependencies: Dependencies, group: Group, axes: Sequence[Ids], place: Ids) -> Classes:
+    """The classes of one group: units with equal columns in the table of every axis and row."""
+    n = group.units.size
+
+    def tally(units: Ids) -> Ints:
+        """How often each unit of the group occurs in an array of unit numbers."""
+        live = units[units >= 0]
+        return np.bincount(place[live], minlength=n).astype(np.int64)
+
+    on_sources = [dependencies.unit[s.ids].ravel() for s in group.sources]
+    widths = [tally(units) for units in on_sources]
+    fixed = np.array([(units < 0).sum() for units in on_sources], dtype=np.int64)
+    floors = [np.minimum(tally(axis), 1) for axis in axes]
+    families = [np.stack([tally(row) for row in family]) for family in group.rows]
+    table = np.concatenate([np.stack([*widths, *floors]), *families])
+    _, first, of, size = np.unique(table, axis=1, return_index=True, return_inverse=True, return_counts=True)
+    rows = tuple(
+        (family[:, first], (members < 0).sum(axis=1).astype(np.int64))
+        for family, members in zip(families, group.rows, strict=True)
+    )
+    uneven = tuple((r, f) for r, f in rows if not ((r == r[0]).all() and (f == f[0]).all()))
+    few = np.stack(floors)[:, first] if floors else np.zeros((0, size.size), dtype=np.int64)
+    return Classes(of.ravel(), size.astype(np.int64), np.stack(widths)[:, first], fixed, np.unique(few, axis=0), uneven)
+
+
+def solve(classes: Classes, wanted: Floats, least: Ints, align: int) -> tuple[Ints, str]:
+    """Counts per class nearest to `wanted` that meet every constraint.
+
+    Args:
+        classes: The group's classes.
+        wanted: Units to keep of each class, in [0, size].
+        least: Units that must stay of each class (`--max-ratio`).
+        align: Kept widths are multiples of this, or the dense width.
+
+    Returns:
+        Shape (classes,) and a note, empty unless alignment or the rows left the group whole.
+    """
+    if (wanted >= classes.size).all():
+        return classes.size, ""
+    step = align
+    while step >= 1:
+        counts = solve_one(classes, wanted, least, step)
+        if counts is not None:
+            return finish(classes, wanted, counts, step)
+        if step == 1:
+            break
+        step = 0 if not can_align(classes, align) else 1
+    if align > 1 and not can_align(classes, align):
+        return classes.size, f"left whole: narrower than the alignment of {align}"
+    return classes.size, "left whole: its rows cannot lose equal numbers"
+
+
+def can_align(classes: Classes, align: int) -> bool:
+    """Whether the narrowest source axis of the group is wider than one step."""
+    dense = classes.widths @ classes.size + classes.fixed
+    return bool((dense > align).all())
+
+
+def finish(classes: Classes, wanted: Floats, counts: Ints, align: int) -> tuple[Ints, str]:
+    """Prefer the whole group when that is nearer to what was wanted; say so when alignment decided it."""
+    whole = float(np.abs(classes.size - wanted).sum())
+    if float(np.abs(counts - wanted).sum()) > whole or (counts >= classes.size).all():
+        reason = f"the nearest multiple of {align} is the dense width" if align > 1 else "nothing to remove at this ratio"
+        return classes.size, f"left whole: {reason}"
+    return counts, ""
+
+
+def solve_one(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints | None:
+    """Counts for one alignment, or None when there are none; remembered per question."""
+    key = np.concatenate([wanted, least, [align]]).tobytes()
+    if key not in classes.solved:
+        single = classes.size.size == 1 and not classes.rows
+        classes.solved[key] = closed(classes, wanted, least, align) if single else program(classes, wanted, least, align)
+    return classes.solved[key]
+
+
+def closed(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints | None:
+    """One class: the nearest aligned count."""
+    if align == 1:
+        return np.clip(np.round(wanted), np.maximum(least, 1), classes.size).astype(np.int64)
+    options = np.arange(max(1, int(least[0])), int(classes.size[0]) + 1)
+    widths = classes.widths[:, :1] * options + classes.fixed[:, None]
+    fits = options[(widths % align == 0).all(axis=0)]
+    return None if not fits.size else fits[[int(np.abs(fits - wanted[0]).argmin())]]
+
+
+def program(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints | None:
+    """Several classes: minimise the distance to `wanted` as a mixed-integer program.
+
+    Variables: a count x per class, its distance d from wanted, one level y per family of rows, one multiple z per axis
+    that is aligned. Constraints: rows = y, widths = align * z, d >= |x - wanted|.
+    """
+    k, families = classes.size.size, len(classes.rows)
+    aligned = aligned_axes(classes, align)
+    total = 2 * k + families + len(aligned)
+    matrix: list[Floats] = []
+    low: list[float] = []
+    high: list[float] = []
+
+    def add(columns: dict[int, Floats | float], at_least: float, at_most: float) -> None:
+        line = np.zeros(total)
+        for start, values in columns.items():
+            line[start : start + np.size(values)] = values
+        matrix.append(line), low.append(at_least), high.append(at_most)
+
+    for c in range(k):
+        add({c: 1.0, k + c: -1.0}, -np.inf, float(wanted[c]))
+        add({c: 1.0, k + c: 1.0}, float(wanted[c]), np.inf)
+    for floor in classes.floors:
+        add({0: floor.astype(float)}, 1.0, np.inf)
+    for f, (members, fixed) in enumerate(classes.rows):
+        for row, constant in zip(members, fixed, strict=True):
+            add({0: row.astype(float), 2 * k + f: -1.0}, -float(constant), -float(constant))
+    for z, a in enumerate(aligned):
+        constant = -float(classes.fixed[a])
+        add({0: classes.widths[a].astype(float), 2 * k + families + z: -float(align)}, constant, constant)
+    lower = np.concatenate([least, np.zeros(k), np.ones(families + len(aligned))])
+    upper = np.concatenate([classes.size, np.full(k + families + len(aligned), np.inf)])
+    integral = np.concatenate([np.ones(k), np.zeros(k), np.ones(families + len(aligned))])
+    weight = np.concatenate([np.zeros(k), np.ones(k), np.zeros(families + len(aligned))])
+    found = milp(
+        weight,
+        integrality=integral,
+        bounds=Bounds(lower, upper),
+        constraints=LinearConstraint(np.array(matrix), low, high),
+        options={"time_limit": 5.0, "mip_rel_gap": 0.01},
+    )
+    return None if found.x is None else np.round(found.x[:k]).astype(np.int64)
+
+
+def aligned_axes(classes: Classes, align: int) -> list[int]:
+    """Distinct source axes that are aligned: the ones wider than a step."""
+    if align <= 1:
+        return []
+    dense = classes.widths @ classes.size + classes.fixed
+    _, first = np.unique(np.column_stack([classes.widths, classes.fixed]), axis=0, return_index=True)
+    return [int(a) for a in np.sort(first) if dense[a] >= align]

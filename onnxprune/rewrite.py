@@ -1,0 +1,234 @@
+"""Make the pruned and the masked model. Law: one traversal over the labels; only the leaf function differs.
+
+`take` slices an array to the kept indices, `zero` writes zeros over the removed ones. Both models come from the same
+labels, which is why `verify` compares them by running both, and why the tests also check non-interference, which does
+not depend on this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import PlanError
+from onnxprune.labels import Axes, Axis
+from onnxprune.model import Array, Model, Shape, bare
+from onnxprune.normalise import drop_dead, replace_nodes
+from onnxprune.rules import find_resize
+from onnxprune.rules.edit import Edit
+from onnxprune.trace import Dependencies, Mask
+
+Leaf = Callable[[Array, Axes, Mask], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """What became smaller.
+
+    Attributes:
+        indices: Initializer -> axis -> removed indices, ascending.
+        per_block: Initializer -> axis -> removed indices for each block of the axis that divides it (the input
+            channels of a grouped convolution, where groups lost different positions).
+    """
+
+    indices: Mapping[str, Mapping[int, list[int]]]
+    per_block: Mapping[str, Mapping[int, list[list[int]]]]
+
+
+def take(array: Array, axes: Axes, keep: Mask) -> Array:
+    """The kept indices of every axis, as a new array. Shape: the pruned one."""
+    blocked = [k for k, a in enumerate(axes) if a.ids is not None and a.by]
+    for k, axis in enumerate(axes):
+        if axis.ids is not None and not axis.by and not keep[axis.ids].all():
+            if any(k in axes[b].by for b in blocked):
+                continue
+            array = np.compress(keep[axis.ids], array, axis=k)
+    for k in blocked:
+        array = take_blocks(array, axes, k, keep)
+    return array
+
+
+def take_blocks(array: Array, axes: Axes, k: int, keep: Mask) -> Array:
+    """Slice axis `k`, whose ids differ between blocks of another axis, and that other axis with it."""
+    axis, own = axes[k], axes[k].by[0]
+    assert axis.ids is not None and len(axis.by) == 1
+    outer = axes[own].ids
+    kept_outer = np.ones(array.shape[own], dtype=bool) if outer is None else keep[outer]
+    parts = []
+    for block, rows in enumerate(np.split(np.arange(array.shape[own]), axis.ids.shape[0])):
+        inner = keep[axis.ids[block]]
+        rows = rows[kept_outer[rows]]
+        if rows.size and inner.any():
+            parts.append(np.compress(inner, np.take(array, rows, axis=own), axis=k))
+    return np.concatenate(parts, axis=own)
+
+
+def zero(array: Array, axes: Axes, keep: Mask) -> Array:
+    """The array with every removed index set to zero. Shape: the dense one."""
+    out = array.copy()
+    for k, axis in enumerate(axes):
+        if axis.ids is None or keep[axis.ids].all():
+            continue
+        moved = np.moveaxis(out, k, 0)
+        if not axis.by:
+            moved[~keep[axis.ids]] = 0
+            continue
+        own = axis.by[0]
+        for block, rows in enumerate(np.split(np.arange(array.shape[own]), axis.ids.shape[0])):
+            part = out[(slice(None),) * own + (slice(rows[0], rows[-1] + 1),)]
+            np.moveaxis(part, k, 0)[~keep[axis.ids[block]]] = 0
+    return out
+
+
+def touched(axes: Axes, keep: Mask) -> bool:
+    """Whether any index of a tensor is removed."""
+    return any(a.ids is not None and not keep[a.ids].all() for a in axes)
+
+
+def apply_leaf(dependencies: Dependencies, keep: Mask, leaf: Leaf, spared: frozenset[str]) -> dict[str, Array]:
+    """All weights, with `leaf` applied to those that lose indices. The untouched ones are shared, not copied."""
+    weights = dict(dependencies.model.weights)
+    for name, array in dependencies.model.weights.items():
+        axes = dependencies.labels.get(name)
+        if axes is not None and name not in spared and touched(axes, keep):
+            weights[name] = leaf(array, axes, keep)
+            weights[name].flags.writeable = False
+    return weights
+
+
+def masked(dependencies: Dependencies, removed: Array) -> Model:
+    """The dense model with the removed indices zeroed.
+
+    Divisors are spared: zero over zero is not a number, and what they divide is already cut off by its reader.
+    """
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    graph = dependencies.model.proto.graph
+    divisors = frozenset(n.input[1] for n in graph.node if n.op_type == "Div")
+    return replace(dependencies.model, weights=apply_leaf(dependencies, keep, zero, divisors))
+
+
+def rewrite(dependencies: Dependencies, removed: Array) -> Model:
+    """The physically smaller model.
+
+    Args:
+        dependencies: A traced model.
+        removed: Unit numbers to remove.
+
+    Raises:
+        PlanError: Some axis would be left without an index, or the rows of a group would become uneven.
+    """
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    check_axes(dependencies, keep)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(dependencies.model.proto)
+    weights = apply_leaf(dependencies, keep, take, frozenset())
+    correct_nodes(dependencies, keep, proto, weights)
+    del proto.graph.initializer[:]
+    docs = {t.name: t.doc_string for t in dependencies.model.proto.graph.initializer}
+    for name, array in weights.items():
+        tensor = bare(name, array)
+        tensor.doc_string = docs.get(name, "")
+        proto.graph.initializer.append(tensor)
+    keep_strings(dependencies.model.proto, proto, weights)
+    shapes = {name: pruned_shape(dependencies, name, keep) for name in dependencies.model.shapes}
+    correct_infos(proto, shapes)
+    return drop_dead(replace(dependencies.model, proto=proto, weights=weights, shapes=shapes, values={}))
+
+
+def keep_strings(dense: onnx.ModelProto, proto: onnx.ModelProto, weights: Mapping[str, Array]) -> None:
+    """Initializers that are not numbers stay as they were."""
+    proto.graph.initializer.extend(t for t in dense.graph.initializer if t.name not in weights)
+
+
+def check_axes(dependencies: Dependencies, keep: Mask) -> None:
+    """Refuse a removal that empties an axis or unbalances rows."""
+    gone = np.zeros(dependencies.unit_count, dtype=bool)
+    gone[np.unique(dependencies.unit[~keep])] = True
+    for axis in dependencies.axes:
+        if gone[axis].all():
+            group = next(g for g in dependencies.groups if np.isin(axis, g.units).any())
+            what = f"removing these channels of '{group.name}' would leave an axis empty"
+            raise PlanError(what, remedy="keep at least one channel of every layer")
+    for group in dependencies.groups:
+        for rows in group.rows:
+            counts = ((rows < 0) | ~gone[rows]).sum(axis=1)
+            if counts.min() != counts.max() or counts.min() == 0:
+                what = f"the rows of '{group.name}' would keep {counts.min()} to {counts.max()} channels"
+                raise PlanError(what, remedy="leave equally many in every row, and at least one")
+
+
+def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto, weights: dict[str, Array]) -> None:
+    """Let the resize half of each rule correct the sizes its node stores."""
+    model, taken = dependencies.model, set(weights)
+
+    def add(base: str, value: Array) -> str:
+        name, n = f"{base}_pruned", 0
+        while name in taken:
+            n += 1
+            name = f"{base}_pruned_{n}"
+        taken.add(name)
+        weights[name] = value
+        return name
+
+    nodes: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        correct = find_resize(node)
+        if correct is None:
+            nodes.append(node)
+            continue
+        edit = Edit(node, keep, dependencies.labels.get, model.shapes.get, model.values.get, add, version(model, node))
+        if any(edit.changed(name) for name in (*node.input, *node.output)):
+            correct(edit)
+        nodes += [*edit.before, node, *edit.after]
+    replace_nodes(proto.graph, nodes)
+
+
+def version(model: Model, node: onnx.NodeProto) -> int:
+    """The operator set version a node belongs to."""
+    return model.opsets.get("" if node.domain == "ai.onnx" else node.domain, 1)
+
+
+def pruned_shape(dependencies: Dependencies, name: str, keep: Mask) -> Shape:
+    """Dimensions of a tensor after pruning."""
+    dense, axes = dependencies.model.shapes[name], dependencies.labels.get(name)
+    if axes is None:
+        return dense
+    return tuple(pruned_size(a, d, keep) for a, d in zip(axes, dense, strict=True))
+
+
+def pruned_size(axis: Axis, dense: int | str | None, keep: Mask) -> int | str | None:
+    """Size of one axis after pruning; of an axis in rows, what one living row keeps."""
+    if axis.ids is None or keep[axis.ids].all():
+        return dense
+    return int(keep[axis.ids].sum(axis=-1).max())
+
+
+def correct_infos(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> None:
+    """Make the recorded dimensions of inputs, outputs and intermediate tensors true again."""
+    graph = proto.graph
+    for info in [*graph.value_info, *graph.input, *graph.output]:
+        dims = info.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes.get(info.name, ()), strict=False):
+            if isinstance(size, int) and dim.HasField("dim_value"):
+                dim.dim_value = size
+
+
+def removal(dependencies: Dependencies, removed: Array) -> Removal:
+    """Which indices of which initializers a removal takes away."""
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    indices: dict[str, dict[int, list[int]]] = {}
+    per_block: dict[str, dict[int, list[list[int]]]] = {}
+    for name in dependencies.model.weights:
+        for k, axis in enumerate(dependencies.labels.get(name, ())):
+            if axis.ids is None or keep[axis.ids].all():
+                continue
+            rows = keep[axis.ids].reshape(-1, axis.ids.shape[-1])
+            rows = rows[rows.any(axis=1)]
+            if (rows == rows[0]).all():
+                indices.setdefault(name, {})[k] = np.flatnonzero(~rows[0]).tolist()
+            else:
+                per_block.setdefault(name, {})[k] = [np.flatnonzero(~r).tolist() for r in rows]
+    return Removal(indices, per_block)

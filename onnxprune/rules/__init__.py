@@ -1,0 +1,20 @@
+"""One rule per operator, one file per family. Importing this package fills the registry."""
+
+from onnxprune.rules import contract, control, layout, pointwise, reduce
+from onnxprune.rules.op import CannotTrace, Op, Product, Rows
+from onnxprune.rules.registry import RULES, find, find_resize
+
+__all__ = [
+    "RULES",
+    "CannotTrace",
+    "Op",
+    "Product",
+    "Rows",
+    "contract",
+    "control",
+    "find",
+    "find_resize",
+    "layout",
+    "pointwise",
+    "reduce",
+]

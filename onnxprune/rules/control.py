@@ -1,0 +1,48 @@
+"""Operators that read sizes, make tensors, or run other graphs. Law: sizes read while the model runs stay the dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxprune.labels import Axes, Axis
+from onnxprune.rules.edit import Edit
+from onnxprune.rules.op import Op
+from onnxprune.rules.registry import resize, rule
+
+
+@rule("Shape")
+def shape(op: Op) -> Sequence[Axes]:
+    """Reads sizes; whatever is computed from them sees the dense ones."""
+    return [tuple(Axis() for _ in op.out_shape())]
+
+
+@resize("Shape")
+def resize_shape(edit: Edit) -> None:
+    """Put the dense sizes back, so that arithmetic on them does not change; readers that store sizes correct them."""
+    name = edit.node.input[0]
+    if edit.changed(name):
+        edit.patch_output(edit.pruned_shape(name), edit.shape(name))
+
+
+@rule("ConstantOfShape")
+def constant_of_shape(op: Op) -> Sequence[Axes]:
+    """Holds one value, so its axes take on the labels of whatever they are combined with."""
+    return [tuple(op.filled(size) for size in op.out_shape())]
+
+
+@resize("ConstantOfShape")
+def resize_constant_of_shape(edit: Edit) -> None:
+    """The stored sizes follow the output's."""
+    name = edit.node.output[0]
+    if edit.changed(name):
+        edit.patch_sizes(0, edit.shape(name), edit.pruned_shape(name), leave=())
+
+
+@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike")
+def constant(op: Op) -> Sequence[Axes]:
+    """Makes a tensor out of sizes: its axes keep the size they are given."""
+    for i in range(op.arity):
+        if op.has(i):
+            op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} reads all of it")
+    return [op.frozen_like(op.out_shape(j), f"{op.kind} makes this axis", j) for j in range(op.outputs)]
+

@@ -1,0 +1,148 @@
+"""What the resize half of a rule sees: a node of the pruned model, and how many indices each axis kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+
+from onnxprune.labels import Axes, Axis, Ids
+from onnxprune.model import Array, Dim, Shape
+from onnxprune.shapes import attribute
+
+
+class Edit:
+    """A node being corrected after pruning.
+
+    Attributes:
+        node: The node, changed in place.
+        keep: Boolean array over ids: True = kept.
+        before, after: Nodes to insert around this one.
+    """
+
+    def __init__(
+        self,
+        node: onnx.NodeProto,
+        keep: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        labels: Callable[[str], Axes | None],
+        shapes: Callable[[str], Shape | None],
+        value: Callable[[str], Array | None],
+        add: Callable[[str, Array], str],
+        opset: int,
+    ) -> None:
+        self.node, self.keep, self.opset = node, keep, opset
+        self._labels, self._shapes, self._value, self._add = labels, shapes, value, add
+        self.before: list[onnx.NodeProto] = []
+        self.after: list[onnx.NodeProto] = []
+
+    def axes(self, name: str) -> Axes:
+        """Dense labels of a tensor."""
+        return self._labels(name) or ()
+
+    def shape(self, name: str) -> Shape:
+        """Dense dimensions of a tensor."""
+        return self._shapes(name) or ()
+
+    def value(self, i: int) -> Array | None:
+        """The dense (half-)known value of input `i`."""
+        return self._value(self.node.input[i]) if i < len(self.node.input) and self.node.input[i] else None
+
+    def attr(self, name: str, default: object = None) -> object:
+        """An attribute of the node."""
+        return attribute(self.node, name, default)
+
+    def set_attr(self, name: str, value: object) -> None:
+        """Replace an attribute."""
+        kept = [a for a in self.node.attribute if a.name != name]
+        del self.node.attribute[:]
+        self.node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+    def set_input(self, i: int, value: Array) -> None:
+        """Give input `i` a constant of its own; other readers of the old one are not touched."""
+        self.node.input[i] = self._add(self.node.input[i], value)
+
+    def kept(self, axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Which indices of an axis stay, seen along its own dimension; rows must agree in number.
+
+        For an axis in rows the answer is that of its first living row.
+        """
+        assert axis.ids is not None
+        rows = self.keep[axis.ids].reshape(-1, axis.ids.shape[-1])
+        alive = rows.any(axis=1)
+        return rows[int(np.argmax(alive))]
+
+    def size(self, axis: Axis, dense: Dim) -> Dim:
+        """The size of an axis after pruning."""
+        return dense if axis.ids is None else int(self.kept(axis).sum())
+
+    def count(self, axis: Axis, index: Ids | slice) -> int:
+        """How many of the given dense indices of an axis stay."""
+        return int(self.kept(axis)[index].sum())
+
+    def changed(self, name: str) -> bool:
+        """Whether any axis of a tensor became smaller."""
+        return any(a.ids is not None and not self.keep[a.ids].all() for a in self.axes(name))
+
+    def pruned_shape(self, name: str) -> Shape:
+        """Dimensions of a tensor after pruning."""
+        return tuple(self.size(a, d) for a, d in zip(self.axes(name), self.shape(name), strict=True))
+
+    def positions(self, axis: Axis, index: Sequence[int]) -> list[int]:
+        """Where the kept ones among the dense indices `index` stand after pruning, in the same order."""
+        kept = self.kept(axis)
+        place = np.cumsum(kept) - 1
+        return [int(place[i]) for i in index if kept[i]]
+
+    def drop_attr(self, name: str) -> None:
+        """Remove an attribute."""
+        kept = [a for a in self.node.attribute if a.name != name]
+        del self.node.attribute[:]
+        self.node.attribute.extend(kept)
+
+    def patch_sizes(self, i: int, dense: Shape, after: Shape, leave: Sequence[int] = (-1,)) -> None:
+        """Write new sizes into input `i`, a vector of sizes whose last entry belongs to the last axis.
+
+        Args:
+            i: Number of the input.
+            dense: The output's dimensions before pruning.
+            after: Its dimensions now.
+            leave: Entries that mean 'work it out' and stay.
+        """
+        known = self.value(i)
+        name = self.node.input[i]
+        length = known.size if known is not None else int(str(self.shape(name)[0]))
+        lead = len(dense) - length
+        entries = [None] * length if known is None else known.tolist()
+        change = [
+            isinstance(a, int) and isinstance(d, int) and entries[k] not in leave and (a != d or entries[k] == 0 and a != 0)
+            for k, (d, a) in enumerate(zip(dense[lead:], after[lead:], strict=True))
+        ]
+        if not any(change):
+            return
+        sizes = np.array([a if c else 0 for a, c in zip(after[lead:], change, strict=True)], dtype=np.int64)
+        if known is not None and known.dtype != object:
+            self.set_input(i, np.where(change, sizes, known).astype(np.int64))
+        else:
+            self.node.input[i] = self.patched(name, np.array(change), sizes, self.before)
+
+    def patch_output(self, now: Shape, wanted: Shape) -> None:
+        """Insert nodes after this one that put `wanted` where its output, a vector of sizes, shows `now`."""
+        start = int(str(self.attr("start", 0)))
+        stop = self.attr("end")
+        part = slice(start, None if stop is None else int(str(stop)))
+        change = np.array([a != b for a, b in zip(now[part], wanted[part], strict=True)])
+        sizes = np.array([b if c else 0 for b, c in zip(wanted[part], change, strict=True)], dtype=np.int64)
+        name = self.node.output[0]
+        self.node.output[0] = f"{name}_pruned"
+        patched = self.patched(self.node.output[0], change, sizes, self.after)
+        self.after.append(onnx.helper.make_node("Identity", [patched], [name], name=f"{name}_dense"))
+
+    def patched(self, name: str, change: Array, sizes: Array, into: list[onnx.NodeProto]) -> str:
+        """Nodes that compute `sizes` where `change`, else the vector `name`; the name of their output."""
+        base = f"{self.node.output[0]}_sizes"
+        keep = self._add(base, (~change.astype(bool)).astype(np.int64))
+        new = self._add(base, sizes)
+        into.append(onnx.helper.make_node("Mul", [name, keep], [f"{base}_kept"], name=f"{base}_kept"))
+        into.append(onnx.helper.make_node("Add", [f"{base}_kept", new], [f"{base}_out"], name=f"{base}_out"))
+        return f"{base}_out"

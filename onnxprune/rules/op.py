@@ -1,0 +1,354 @@
+"""What a rule sees of one node: its labelled inputs, its attributes and sizes, and the ways to tie and freeze.
+
+Law: whatever a method cannot express exactly, it freezes, and it records why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+import numpy as np
+import onnx
+
+from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
+from onnxprune.model import Array, Dim, Model, Shape
+from onnxprune.shapes import attribute
+
+T = TypeVar("T")
+
+
+class CannotTrace(Exception):
+    """A rule that meets a form it does not express: everything the node touches freezes for this reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Ids in rows that must lose equal numbers, so that the array stays rectangular.
+
+    Attributes:
+        ids: Shape (rows, width).
+        parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
+        node: The node that made the rectangle.
+    """
+
+    ids: Ids
+    parents: Ids | None
+    node: str
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """The work of one contraction: MACs = factor x the number of kept indices on each axis / kept groups.
+
+    Attributes:
+        node: Node name.
+        factor: Multiplications per index combination (spatial positions, kernel taps, batch 1).
+        axes: Id arrays of the axes that can shrink.
+        groups: Id array of shape (groups, width): the product is divided by the rows still alive; None for one group.
+    """
+
+    node: str
+    factor: float
+    axes: tuple[Ids, ...]
+    groups: Ids | None = None
+
+
+@dataclass
+class Records:
+    """What rules note down beside ties: rows, sources and costs."""
+
+    rows: list[Rows]
+    sources: list[tuple[Ids, str]]
+    products: list[Product]
+
+
+class Op:
+    """One node while it is traced."""
+
+    def __init__(
+        self, node: onnx.NodeProto, model: Model, ties: Ties, records: Records, labels: Callable[[str], Axes | None]
+    ) -> None:
+        self.node, self.model, self.ties, self.records, self._labels = node, model, ties, records, labels
+        self.kind = node.op_type
+        self.name = node.name or (node.output[0] if node.output else node.op_type)
+        self.arity, self.outputs = len(node.input), len(node.output)
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+    def has(self, i: int) -> bool:
+        """Whether the optional input `i` is given."""
+        return i < self.arity and bool(self.node.input[i])
+
+    def name_in(self, i: int) -> str:
+        """The tensor name of input `i`."""
+        return self.node.input[i]
+
+    def attr(self, name: str, default: T) -> T:
+        """An attribute, or `default`."""
+        value = attribute(self.node, name, default)
+        return cast(T, value.decode() if isinstance(value, bytes) else value)
+
+    @property
+    def opset(self) -> int:
+        """Version of the operator set the node belongs to."""
+        return self.model.opsets.get("" if self.node.domain == "ai.onnx" else self.node.domain, 1)
+
+    def shape(self, i: int) -> Shape:
+        """Dimensions of input `i`.
+
+        Raises:
+            CannotTrace: Its rank is unknown.
+        """
+        return self.known_shape(self.node.input[i])
+
+    def out_shape(self, j: int = 0) -> Shape:
+        """Dimensions of output `j`.
+
+        Raises:
+            CannotTrace: Its rank is unknown.
+        """
+        return self.known_shape(self.node.output[j])
+
+    def known_shape(self, name: str) -> Shape:
+        """Dimensions of a tensor.
+
+        Raises:
+            CannotTrace: Its rank is unknown.
+        """
+        shape = self.model.shapes.get(name)
+        if shape is None:
+            raise CannotTrace(f"the shape of '{name}' is unknown")
+        return shape
+
+    def value(self, i: int) -> Array | None:
+        """The known or half-known value of a small input, or None."""
+        return self.model.values.get(self.node.input[i]) if self.has(i) else None
+
+    def exact(self, i: int, what: str) -> list[int]:
+        """The fully known integers of input `i`.
+
+        Raises:
+            CannotTrace: They are computed while the model runs.
+        """
+        value = self.value(i)
+        if value is None or value.dtype == object:
+            raise CannotTrace(f"{what} of {self.kind} is computed while the model runs")
+        return [int(v) for v in value.ravel().tolist()]
+
+    def input(self, i: int) -> Axes:
+        """Labels of input `i`.
+
+        Raises:
+            CannotTrace: It has none, because its rank is unknown.
+        """
+        axes = self._labels(self.node.input[i])
+        if axes is None:
+            raise CannotTrace(f"'{self.node.input[i]}' has an unknown rank")
+        return axes
+
+    # ---- tying and freezing --------------------------------------------------------------------------------------
+    def blocked(self, reason: str, j: int = 0, axis: int = -1) -> Axis:
+        """A frozen axis of output `j`, with its reason."""
+        self.ties.freezes.append(Freeze(reason, self.name, self.node.output[j], axis))
+        return Axis(cause=len(self.ties.freezes) - 1)
+
+    def freeze_ids(self, ids: Ids, reason: str, tensor: str, axis: int) -> Axis:
+        """Freeze ids for a new reason; the frozen axis that stands for them."""
+        self.ties.freezes.append(Freeze(reason, self.name, tensor, axis))
+        self.ties.freeze(ids, len(self.ties.freezes) - 1)
+        return Axis(cause=len(self.ties.freezes) - 1)
+
+    def fix(self, axes: Axes, k: int, tensor: str, reason: str) -> Axis:
+        """Keep axis `k` at its size. An axis in rows may still go with its whole row; others freeze."""
+        axis = axes[k]
+        if axis.ids is None:
+            return axis
+        parent = axes[axis.by[-1]] if axis.by else None
+        if parent is None or parent.ids is None or parent.ids.shape != axis.ids.shape[:-1]:
+            return self.freeze_ids(axis.ids, reason, tensor, k)
+        self.ties.tie(axis.ids, parent.ids[..., None])
+        return Axis()
+
+    def fix_rest(self, axes: Axes, free: Sequence[int], tensor: str, reason: str) -> None:
+        """Fix every axis but the `free` ones, innermost first."""
+        for k in reversed(range(len(axes))):
+            if k not in free:
+                self.fix(axes, k, tensor, reason)
+
+    def plain(self, axes: Axes, k: int) -> Axis:
+        """Axis `k` with ids of its own: where they differed by row, the rows are tied position by position."""
+        axis = axes[k]
+        return axis if axis.ids is None or not axis.by else Axis(self.collapse(axis.ids))
+
+    def collapse(self, ids: Ids) -> Ids:
+        """Tie all rows of `ids` position by position; the ids of one row."""
+        rows = ids.reshape(-1, ids.shape[-1])
+        self.ties.tie(rows, rows[:1])
+        return rows[0]
+
+    def join(self, a: Axis, b: Axis) -> Axis:
+        """Tie two axes of equal size that are combined element by element."""
+        if a.ids is None or b.ids is None:
+            return self.join_frozen(a, b)
+        if a.by == b.by and a.ids.shape == b.ids.shape:
+            self.ties.tie(a.ids, b.ids)
+            return a
+        a, b = Axis(self.collapse(a.ids)), Axis(self.collapse(b.ids))
+        assert a.ids is not None and b.ids is not None
+        if a.ids.shape != b.ids.shape:
+            raise CannotTrace(f"{self.kind} combines axes of sizes {a.ids.size} and {b.ids.size}")
+        self.ties.tie(a.ids, b.ids)
+        return a
+
+    def join_frozen(self, a: Axis, b: Axis) -> Axis:
+        """Freeze the live one of two axes because the other is frozen."""
+        still, live = (a, b) if a.ids is None else (b, a)
+        if live.ids is None:
+            return a if a.cause >= 0 else b
+        if still.cause < 0:
+            still = self.blocked("combined with an axis of fixed size")
+        self.ties.freeze(live.ids, still.cause)
+        return still
+
+    def filled(self, size: Dim) -> Axis:
+        """Labels for an axis along which a tensor repeats one value: fresh where the size is known."""
+        return Axis(self.ties.fresh(size)) if isinstance(size, int) and size > 1 else Axis()
+
+    def rows(self, ids: Ids, parents: Ids | None = None) -> None:
+        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers."""
+        if ids.ndim > 1 and ids.shape[-1] >= 1:
+            wide = ids.reshape(-1, ids.shape[-1])
+            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name))
+
+    def source(self, axis: Axis) -> Axis:
+        """Note that this weight axis produces channels: filters are ranked along it."""
+        if axis.ids is not None:
+            self.records.sources.append((axis.ids, self.name))
+        return axis
+
+    def cost(self, factor: float, axes: Sequence[Axis | Dim], groups: Ids | None = None) -> None:
+        """Note the multiplications of a contraction; unknown sizes count as 1 (the symbolic batch)."""
+        live = []
+        for axis in axes:
+            if isinstance(axis, Axis):
+                assert axis.ids is not None
+                live.append(axis.ids.ravel())
+            else:
+                factor *= axis if isinstance(axis, int) else 1
+        self.records.products.append(Product(self.name, factor, tuple(live), groups))
+
+    def extent(self, axis: Axis, size: Dim) -> Axis | Dim:
+        """What `cost` wants for an axis: its labels if it can shrink, else its size."""
+        return size if axis.ids is None else axis
+
+    def weight_blocks(self, i: int, k: int, blocks: int, own: int) -> Ids | None:
+        """Open axis `k` of an initializer with ids for each of `blocks` equal blocks of its axis `own`.
+
+        Only an initializer with this node as its single reader can be sliced so; None otherwise.
+        """
+        return self.open_blocks(self.node.input[i], k, blocks, own) if self.open_blocks else None
+
+    open_blocks: Callable[[str, int, int, int], Ids | None] | None = None
+
+    # ---- rearranging ---------------------------------------------------------------------------------------------
+    def frozen_like(self, shape: Shape, reason: str, j: int = 0) -> Axes:
+        """Frozen labels for an output of the given shape."""
+        cause = self.blocked(reason, j)
+        return tuple(cause for _ in shape)
+
+    def permuted(self, axes: Axes, order: Sequence[int]) -> Axes:
+        """Axes in a new order: output axis t is input axis `order[t]`."""
+        where = {old: new for new, old in enumerate(order)}
+        return tuple(axes[old].moved(where) for old in order)
+
+    def dropped(self, axes: Axes, gone: Sequence[int], i: int) -> Axes:
+        """Axes without the ones in `gone`, which must be of size 1 or reduced over."""
+        for k in sorted(gone, reverse=True):
+            self.fix(axes, k, self.name_in(i), f"{self.kind} removes this axis")
+        axes = tuple(self.without_rows(axes, k, gone) for k in range(len(axes)))
+        left = [k for k in range(len(axes)) if k not in gone]
+        return self.permuted(axes, left)
+
+    def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
+        """Axis `k` no longer in rows over axes that disappear."""
+        return self.plain(axes, k) if set(axes[k].by) & set(gone) else axes[k]
+
+    def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
+        """Axes with fixed size-1 axes inserted at the output positions `at`."""
+        rank = len(axes) + len(at)
+        left = [k for k in range(rank) if k not in at]
+        where = dict(enumerate(left))
+        out: list[Axis] = [Axis()] * rank
+        for old, new in where.items():
+            out[new] = axes[old].moved(where)
+        return tuple(out)
+
+    def picked(self, axes: Axes, k: int, index: Ids) -> Axes:
+        """Axes after taking `index` along axis `k` (rows over that axis are taken along)."""
+        return tuple(self.pick_one(axes, j, k, index) for j in range(len(axes)))
+
+    def pick_one(self, axes: Axes, j: int, k: int, index: Ids) -> Axis:
+        """One axis after taking `index` along axis `k`."""
+        axis = axes[j]
+        if axis.ids is None:
+            return axis
+        if j == k:
+            return Axis(axis.ids[..., index], axis.by)
+        if k in axis.by:
+            return Axis(np.take(axis.ids, index, axis=axis.by.index(k)), axis.by)
+        return axis
+
+    def merged(self, axes: Axes, members: Sequence[int], shape: Shape, tensor: str) -> Ids | None:
+        """The ids of several neighbouring axes flattened into one; None when all are frozen.
+
+        Two axes that could shrink independently would leave a pattern no single axis can lose, so all but one freeze.
+        """
+        live = [k for k in members if axes[k].ids is not None]
+        if not live:
+            return None
+        sizes = [shape[k] for k in members]
+        if not all(isinstance(s, int) for s in sizes):
+            for k in live:
+                self.fix(axes, k, tensor, "merged with an axis of unknown size")
+            return None
+        leaf = max(live, key=lambda k: (len(axes[k].by), -k))
+        axis = axes[leaf]
+        for k in live:
+            if k != leaf and k not in axis.by:
+                self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
+        ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
+        if axis.by and not (ordered and set(axis.by) <= set(members)):
+            for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone
+                if axes[b].ids is not None:
+                    self.freeze_ids(cast(Ids, axes[b].ids), f"{self.kind} interleaves it", tensor, b)
+            axis = self.plain(axes, leaf)
+        return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
+
+    def split(self, flat: Ids, dims: Sequence[int], at: int) -> list[Axis]:
+        """Cut one axis into several: rows get parent ids, and their members must lose equal numbers.
+
+        Args:
+            flat: Ids of the axis, of size prod(dims).
+            dims: The sizes it is cut into.
+            at: Number of the first of them in the output.
+        """
+        ids = flat.reshape(tuple(dims))
+        moving = varies(ids)
+        out = [Axis()] * len(dims)
+        if not moving:
+            self.freeze_ids(flat, "one unit fills the whole axis", self.node.output[0], at)
+            return out
+        still = [d for d in range(len(dims)) if d not in moving]
+        core = ids[tuple(0 if d in still else slice(None) for d in range(len(dims)))]
+        for depth, d in enumerate(moving):
+            by = tuple(at + m for m in moving[:depth])
+            if depth == len(moving) - 1:
+                out[d] = Axis(core, by)
+            else:
+                size = core.shape[: depth + 1]
+                out[d] = Axis(self.ties.fresh(int(np.prod(size))).reshape(size), by)
+        for depth in range(1, len(moving)):
+            upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
+            self.rows(cast(Ids, lower), upper)
+        return out

@@ -1,0 +1,132 @@
+"""Operators that act on each element alone. Law: an output index is the input indices it is computed from, tied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxprune.labels import Axes, Axis
+from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.registry import rule
+
+UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid
+HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh
+Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu""".split()
+BROADCAST = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max
+Mean Min Mod Mul Or Pow PRelu Sub Sum Where Xor""".split()
+
+
+@rule(*UNARY)
+def unary(op: Op) -> Sequence[Axes]:
+    """One input, element by element."""
+    return [op.input(0)]
+
+
+@rule("ImageScaler", "Affine")
+def legacy_scale(op: Op) -> Sequence[Axes]:
+    """The experimental image scalers of early files: elementwise, but a bias list counts channels, so those stay."""
+    x = op.input(0)
+    op.fix_rest(x, (0,), op.name_in(0), f"{op.kind} stores a value for each channel")
+    return [(x[0], *(Axis() for _ in x[1:]))]
+
+
+@rule("Clip", "CastLike", "Dropout")
+def first_input(op: Op) -> Sequence[Axes]:
+    """The first input, element by element; further inputs are scalars or only lend a type."""
+    return [op.input(0)] * op.outputs
+
+
+@rule(*BROADCAST)
+def broadcast(op: Op) -> Sequence[Axes]:
+    """Any number of inputs, element by element, broadcast as numpy does."""
+    rank = len(op.out_shape())
+    out: Axes | None = None
+    shape: tuple[object, ...] = ()
+    for i in range(op.arity):
+        axes, dims = aligned(op, i, rank)
+        out, shape = (axes, dims) if out is None else overlay(op, out, shape, axes, dims, i)
+    if out is None:
+        raise CannotTrace(f"{op.kind} has no inputs")
+    return [out]
+
+
+def aligned(op: Op, i: int, rank: int) -> tuple[Axes, tuple[object, ...]]:
+    """Labels and dimensions of an input with leading axes of size 1 added up to `rank`."""
+    axes, dims = op.input(i), tuple(op.shape(i))
+    start = rank - len(dims)
+    if op.opset < 7 and op.attr("broadcast", 0) and i == 1:
+        start = int(op.attr("axis", start))
+    lead, tail = start, rank - start - len(dims)
+    where = {k: k + lead for k in range(len(dims))}
+    moved = tuple(a.moved(where) for a in axes)
+    return (Axis(),) * lead + moved + (Axis(),) * tail, (1,) * lead + dims + (1,) * tail
+
+
+def overlay(
+    op: Op, a: Axes, dims_a: tuple[object, ...], b: Axes, dims_b: tuple[object, ...], i: int
+) -> tuple[Axes, tuple[object, ...]]:
+    """Combine two aligned operands axis by axis; a size of 1 stretches."""
+    out, dims = [], []
+    for k, (m, n) in enumerate(zip(dims_a, dims_b, strict=True)):
+        if n == 1 and m != 1:
+            op.fix(b, k, op.name_in(i), f"{op.kind} stretches this single index")
+            out.append(a[k])
+        elif m == 1 and n != 1:
+            op.fix(a, k, op.name_in(0), f"{op.kind} stretches this single index")
+            out.append(b[k])
+        else:
+            out.append(op.join(a[k], b[k]))
+        dims.append(n if m == 1 else m)
+    return rows_resolved(op, tuple(out), a, b), tuple(dims)
+
+
+def rows_resolved(op: Op, out: Axes, a: Axes, b: Axes) -> Axes:
+    """Axes in rows must find, in the output, as many rows as they were written for."""
+    for k, axis in enumerate(out):
+        if axis.ids is None or not axis.by:
+            continue
+        for depth, row_axis in enumerate(axis.by):
+            owner = out[row_axis].ids
+            if owner is not None and owner.shape[-1] != axis.ids.shape[depth]:
+                out = (*out[:k], op.plain(out, k), *out[k + 1 :])
+                break
+    return out
+
+
+@rule("BatchNormalization", "InstanceNormalization")
+def per_channel(op: Op) -> Sequence[Axes]:
+    """n c ..., c, c, c, c -> n c ...: every channel is scaled and shifted by parameters of its own."""
+    x = op.input(0)
+    if op.kind == "InstanceNormalization":
+        op.fix_rest(x, (0, 1), op.name_in(0), "InstanceNormalization averages over this axis")
+    channel = op.plain(x, 1)
+    for i in range(1, op.arity):
+        channel = op.join(channel, op.plain(op.input(i), 0))
+    y = (x[0], channel, *(op.without_rows(x, k, (1,)) if channel is not x[1] else x[k] for k in range(2, len(x))))
+    return [y] + [(channel,)] * (op.outputs - 1)
+
+
+@rule("DequantizeLinear", "QuantizeLinear")
+def quantize(op: Op) -> Sequence[Axes]:
+    """x, scale, zero point: one scale for all, or one for each index of an axis."""
+    x, out = op.input(0), list(op.input(0))
+    if op.attr("block_size", 0):
+        raise CannotTrace("blocked quantisation shares a scale among neighbouring indices")
+    k = op.attr("axis", 1) % max(len(x), 1)
+    for i in range(1, op.arity):
+        if op.has(i) and len(op.shape(i)) == 1 and op.shape(i) != (1,):
+            out[k] = op.join(out[k], op.plain(op.input(i), 0))
+        elif op.has(i) and len(op.shape(i)) == 1:
+            op.fix(op.input(i), 0, op.name_in(i), "one scale for the whole tensor")
+    return [tuple(out)]
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(op: Op) -> Sequence[Axes]:
+    """Freezes the axes it normalises over (before operator set 13: all from `axis` on)."""
+    x = op.input(0)
+    first = op.attr("axis", -1 if op.opset >= 13 else 1) % max(len(x), 1)
+    mixed = [first] if op.opset >= 13 else list(range(first, len(x)))
+    out = list(x)
+    for k in reversed(mixed):
+        out[k] = op.fix(x, k, op.name_in(0), f"{op.kind} normalises over this axis")
+    return [tuple(out)]
