@@ -1,6 +1,6 @@
 """Dense against pruned, timed side by side. Law: a speedup is claimed only where identical models show no such gap.
 
-Measuring and comparing are apart: `measure` only collects raw times, `compare` is a pure function of them. The protocol:
+Measuring and comparing are apart: `measure` only collects raw times, `compare` is a pure function of them. The rules:
 - three runners: the dense model, the same dense model in a second session (the A/A control), the pruned model; with
   the same explicit number of threads, thread spinning off;
 - warm-up by rule: each runs at least 5 times and at least 0.3 s before anything is recorded;
@@ -140,7 +140,7 @@ def bench(
 
     Args:
         before: The dense model.
-        after: The pruned model, with the same inputs.
+        after: The pruned model.
         feeds: Input name -> array; seeded random arrays of `batch` if not given.
         provider: Execution provider, as for `runtime.session`.
         batch: Size of an open batch axis, when `feeds` is not given.
@@ -151,13 +151,9 @@ def bench(
 
     Raises:
         DataError: The models take different inputs, or the batch is fixed at another size.
-        ProviderError, RuntimeUnavailable: See `runtime.session`.
     """
-    sessions = {
-        "before": runtime.session(before, provider=provider, threads=threads),
-        "control": runtime.session(before, provider=provider, threads=threads),
-        "after": runtime.session(after, provider=provider, threads=threads),
-    }
+    pair = {"before": before, "control": before, "after": after}
+    sessions = {name: runtime.session(m, provider=provider, threads=threads) for name, m in pair.items()}
     refuse_different(sessions["before"], sessions["after"])
     given = runtime.random_feeds(before, batch=batch, seed=seed) if feeds is None else feeds
     size = batch_size(given)
@@ -166,9 +162,8 @@ def bench(
         raise DataError(f"the model's batch is fixed at {size}, not {batch}", remedy=remedy)
     runners = {name: runtime.runner(opened, given) for name, opened in sessions.items()}
     samples = measure(runners, seed=seed, budget_s=budget_s, progress=progress)
-    provider = sessions["before"].get_providers()[0]
-    facts = runtime.environment()
-    return compare(samples, provider=provider, threads=threads, batch=size, environment=facts, seed=seed)
+    used, facts = sessions["before"].get_providers()[0], runtime.environment()
+    return compare(samples, provider=used, threads=threads, batch=size, environment=facts, seed=seed)
 
 
 def refuse_different(before: Session, after: Session) -> None:
@@ -178,7 +173,9 @@ def refuse_different(before: Session, after: Session) -> None:
         if one.get(name) != two.get(name):
             sides = [_described(side.get(name)) for side in (one, two)]
             where = f"input '{name}': {sides[0]} before, {sides[1]} after"
-            raise DataError("the two models take different inputs", where=where, remedy="compare a model and its pruning")
+            raise DataError(
+                "the two models take different inputs", where=where, remedy="compare a model and its pruning"
+            )
 
 
 def _described(kind: tuple[str, tuple[int | str | None, ...]] | None) -> str:

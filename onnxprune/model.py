@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -21,7 +22,7 @@ from onnx import TensorProto, external_data_helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Dim = int | str | None
 Shape = tuple[Dim, ...]
 
@@ -314,17 +315,15 @@ def save_external(model: Model, path: Path) -> None:
     write_atomic(path, proto.SerializeToString())
 
 
-def append_external(tensor: TensorProto, array: Array, location: str, file: object) -> None:
+def append_external(tensor: TensorProto, array: Array, location: str, file: BinaryIO) -> None:
     """Append one weight to the data file, page aligned so that runtimes can map it."""
     if array.size <= SMALL:
         fill(tensor, array)
         return
-    stream = file  # an io.BufferedWriter; typed loosely because numpy wants the raw object
-    start = stream.tell()  # type: ignore[attr-defined]
-    stream.write(b"\0" * (-start % 4096))  # type: ignore[attr-defined]
-    start += -start % 4096
+    file.write(b"\0" * (-file.tell() % 4096))
+    start = file.tell()
     raw = numpy_helper.from_array(np.asarray(array, order="C")).raw_data
-    stream.write(raw)  # type: ignore[attr-defined]
+    file.write(raw)
     tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape))
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", start), ("length", len(raw))):

@@ -16,8 +16,8 @@ from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Array, Model, bare, take_data
-from onnxprune.shapes import Inference, attribute, shape_of
+from onnxprune.model import Array, Model, bare, captured, take_data
+from onnxprune.shapes import Inference, shape_of
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
 
@@ -116,7 +116,8 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
 def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
     """Only arithmetic on sizes is folded: its result is an integer, a truth value, or a scale computed from sizes."""
     kind = inference.values[node.output[0]].dtype.kind
-    return kind in "iub" or all(name not in inference.weights or inference.values[name].size <= 8 for name in node.input)
+    small = all(name not in inference.weights or inference.values[name].size <= 8 for name in node.input)
+    return kind in "iub" or small
 
 
 def drop_dead(model: Model) -> Model:
@@ -129,20 +130,13 @@ def drop_dead(model: Model) -> Model:
     alive = living_nodes(graph)
     if len(alive) < len(graph.node):
         replace_nodes(graph, [n for i, n in enumerate(graph.node) if i in alive])
-    read = {name for node in graph.node for name in (*node.input, *captured_names(node))}
+    read = {name for node in graph.node for name in (*node.input, *captured(node))}
     read |= {o.name for o in graph.output} | {i.name for i in graph.input}
     dead = [i for i, t in enumerate(graph.initializer) if t.name not in read]
     for i in reversed(dead):
         del graph.initializer[i]
     held = {t.name for t in graph.initializer}
     return replace(model, weights={n: w for n, w in model.weights.items() if n in held})
-
-
-def captured_names(node: onnx.NodeProto) -> set[str]:
-    """Names read by the bodies of a node."""
-    from onnxprune.model import captured
-
-    return captured(node)
 
 
 def living_nodes(graph: onnx.GraphProto) -> set[int]:
@@ -155,6 +149,3 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))
     surgeon.cleanup(remove_unused_graph_inputs=False)
     return {int(node.name) for node in surgeon.nodes}
-
-
-__all__ = ["attribute", "drop_dead", "normalise"]

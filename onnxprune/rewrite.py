@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
 from onnxprune.labels import Axes, Axis
@@ -135,7 +136,23 @@ def rewrite(dependencies: Dependencies, removed: Array) -> Model:
     keep_strings(dependencies.model.proto, proto, weights)
     shapes = {name: pruned_shape(dependencies, name, keep) for name in dependencies.model.shapes}
     correct_infos(proto, shapes)
+    if proto.ir_version < 4:
+        write_as_nodes(proto, weights)
     return drop_dead(replace(dependencies.model, proto=proto, weights=weights, shapes=shapes, values={}))
+
+
+def write_as_nodes(proto: onnx.ModelProto, weights: dict[str, Array]) -> None:
+    """Before IR version 4 every initializer must be an input of the graph, so new constants become nodes instead."""
+    inputs = {i.name for i in proto.graph.input}
+    new = [name for name in weights if name not in inputs]
+    stored = [t for t in proto.graph.initializer if t.name in inputs]
+    nodes = [
+        onnx.helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(weights.pop(name), name))
+        for name in new
+    ]
+    replace_nodes(proto.graph, [*nodes, *proto.graph.node])
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(stored)
 
 
 def keep_strings(dense: onnx.ModelProto, proto: onnx.ModelProto, weights: Mapping[str, Array]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from onnxprune.model import SMALL, Array, Dim, Model, Shape, captured
 Evaluate = Callable[[onnx.NodeProto, list[Array]], Array]
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """The Python value of a node's attribute, or `default`."""
     for a in node.attribute:
         if a.name == name:
@@ -32,9 +33,7 @@ def shape_of(info: TypeProto) -> Shape | None:
     """The dimensions in a tensor type, or None when it has no known rank."""
     if not info.HasField("tensor_type") or not info.tensor_type.HasField("shape"):
         return None
-    return tuple(
-        d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in info.tensor_type.shape.dim
-    )
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in info.tensor_type.shape.dim)
 
 
 def tensor_type(kind: int, shape: Shape | None) -> TypeProto:
@@ -122,7 +121,7 @@ class Inference:
         if shape is None:
             return None
         start, end = attribute(node, "start", 0), attribute(node, "end", len(shape))
-        return pack([d if isinstance(d, int) else None for d in shape[start:end]])  # type: ignore[misc]
+        return pack([d if isinstance(d, int) else None for d in shape[start:end]])
 
     def partial(self, node: onnx.NodeProto) -> Array | None:
         """Evaluate a node on known or half-known values; None when that cannot be done."""
@@ -144,12 +143,12 @@ class Inference:
         kind = self.types[node.output[0]].tensor_type.elem_type if node.output[0] in self.types else 0
         if kind not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL):
             return None
-        shape = self.shape(node.output[0])
-        if shape is None or not all(isinstance(d, int) for d in shape) or np.prod(shape) > SMALL:  # type: ignore[arg-type]
+        sizes = [d for d in self.shape(node.output[0]) or (None,) if isinstance(d, int)]
+        if len(sizes) != len(self.shape(node.output[0]) or (None,)) or volume(sizes) > SMALL:
             return None
         names = [n for n in node.input if n]
-        result: Array = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))[0]
-        return np.asarray(result)
+        result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))
+        return np.asarray(result[0])
 
 
 def standard_form(node: onnx.NodeProto) -> onnx.NodeProto:
@@ -202,22 +201,22 @@ def lift(function: Callable[[object, object], object]) -> Evaluate:
     return evaluate
 
 
-def quotient(a: object, b: object) -> object:
+def quotient(a: Any, b: Any) -> Any:
     """Integer division towards zero, as ONNX divides integers; true division for floats."""
     if isinstance(a, float) or isinstance(b, float):
-        return a / b  # type: ignore[operator]
-    return int(a / b) if abs(a) < 2**52 else a // b  # type: ignore[operator, arg-type, call-overload]
+        return a / b
+    return int(a / b) if abs(a) < 2**52 else a // b
 
 
 def gather(node: onnx.NodeProto, inputs: list[Array]) -> Array:
     """Gather on a small value."""
-    return np.asarray(np.take(inputs[0], inputs[1].astype(np.int64), axis=attribute(node, "axis", 0)))  # type: ignore[arg-type]
+    return np.asarray(np.take(inputs[0], inputs[1].astype(np.int64), axis=attribute(node, "axis", 0)))
 
 
 def axes_of(node: onnx.NodeProto, inputs: list[Array]) -> tuple[int, ...] | None:
     """The `axes` of Squeeze, Unsqueeze and reductions: an attribute or the second input, by operator set."""
     axes = inputs[1].tolist() if len(inputs) > 1 else attribute(node, "axes")
-    return None if axes is None else tuple(axes)  # type: ignore[arg-type]
+    return None if axes is None else tuple(axes)
 
 
 def unsqueeze(node: onnx.NodeProto, inputs: list[Array]) -> Array:
@@ -232,7 +231,7 @@ def squeeze(node: onnx.NodeProto, inputs: list[Array]) -> Array:
 
 def concat(node: onnx.NodeProto, inputs: list[Array]) -> Array:
     """Concat on small values."""
-    return np.concatenate(inputs, axis=attribute(node, "axis", 0))  # type: ignore[call-overload, no-any-return]
+    return np.concatenate(inputs, axis=attribute(node, "axis", 0))
 
 
 def slicing(node: onnx.NodeProto, inputs: list[Array]) -> Array:
@@ -263,7 +262,7 @@ def slice_parts(
             raise ValueError("slice bounds are computed")
         parts = [None if v is None else [int(x) for x in v.ravel().tolist()] for v in given]
     else:
-        parts = [attribute(node, n) for n in ("starts", "ends", "axes")] + [None]  # type: ignore[list-item]
+        parts = [attribute(node, n) for n in ("starts", "ends", "axes")] + [None]
     starts, ends = list(parts[0] or []), list(parts[1] or [])
     axes = list(parts[2]) if parts[2] is not None else list(range(len(starts)))
     steps = list(parts[3]) if parts[3] is not None else [1] * len(starts)
@@ -274,7 +273,7 @@ def cast(node: onnx.NodeProto, inputs: list[Array]) -> Array:
     """Cast on a small value; half-known values are sizes and stay integers."""
     if inputs[0].dtype == object:
         return inputs[0]
-    return inputs[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attribute(node, "to")))  # type: ignore[arg-type]
+    return inputs[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attribute(node, "to")))
 
 
 def fill_constant(node: onnx.NodeProto, inputs: list[Array]) -> Array:
@@ -391,8 +390,8 @@ def cropped(inference: Inference, node: onnx.NodeProto) -> Shape | None:
     shape, border = inference.shape(node.input[0]), attribute(node, "border")
     if shape is None or len(shape) != 4 or attribute(node, "scale"):
         return None
-    left, top, right, bottom = border  # type: ignore[misc]
-    cut = (top + bottom, left + right)  # type: ignore[has-type]
+    left, top, right, bottom = border
+    cut = (top + bottom, left + right)
     return (*shape[:2], *(d - c if isinstance(d, int) else None for d, c in zip(shape[2:], cut, strict=True)))
 
 

@@ -256,7 +256,7 @@ def whole_rows_apart(tracer: Tracer, roots: Ids) -> list[Rows]:
 
 def find_sources(tracer: Tracer) -> list[Source]:
     """Initializer axes that contractions named as sources."""
-    reader = {}
+    reader: dict[int, str] = {}
     produced = np.zeros(tracer.ties.count, dtype=bool)
     for ids, node in tracer.records.sources:
         produced[ids] = True

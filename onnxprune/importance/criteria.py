@@ -1,4 +1,4 @@
-"""Criteria that need the weights alone. Law: a unit's score is the sum over its group's sources of its filters' scores."""
+"""Criteria that need the weights alone. Law: a unit's score is the sum of its filters' scores over all sources."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def criterion(name: str) -> Callable[[Criterion], Criterion]:
 @criterion("l1")
 def l1(filters: Array) -> Floats:
     """Sum of absolute weights of each filter (Li et al. 2017, arXiv 1608.08710, section 3.1)."""
-    return np.abs(filters).sum(axis=1, dtype=np.float64)
+    return np.asarray(np.abs(filters).sum(axis=1, dtype=np.float64))
 
 
 @criterion("l2")
 def l2(filters: Array) -> Floats:
     """Euclidean norm of each filter (Li et al. 2017 report no noticeable difference from L1)."""
-    return np.sqrt(np.square(filters, dtype=np.float64).sum(axis=1))
+    return np.asarray(np.sqrt(np.square(filters, dtype=np.float64).sum(axis=1)))
 
 
 def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
@@ -75,7 +75,7 @@ def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
         found = CRITERIA[criterion](filters(dependencies, source))
         if not np.isfinite(found).all():
             what = f"'{source.tensor}' holds NaN or infinite weights"
-            raise ModelError(what, where=f"node '{source.node}'", remedy="export a model that trained to finite weights")
+            raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
         np.add.at(values, units[units >= 0], found[units >= 0])
     return Scores(criterion, values)
 

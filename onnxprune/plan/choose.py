@@ -115,7 +115,7 @@ class Chooser:
             above = self.norm[g] >= level
             return np.bincount(classes.of[above], minlength=classes.size.size).astype(float)
         ratio = level if forced is None else forced
-        exact = classes.size * (1 - ratio)
+        exact = np.asarray(classes.size * (1.0 - ratio), dtype=np.float64)
         # Li et al. remove ceil(c r) of c filters; the slack absorbs rounding of c (1 - r) in binary.
         return np.floor(exact + 1e-9) if self.limits.align == 1 else exact
 
@@ -198,12 +198,16 @@ def plan(
 
 
 def nothing_to_prune(dependencies: Dependencies) -> str:
-    """Why a model has no groups, from its most frequent reason."""
-    if not dependencies.sources:
-        return "nothing can be pruned: the graph has no Conv, Gemm or MatMul with stored weights that can be traced"
-    reasons = [f"{f.reason} (node '{f.node}')" if f.node else f.reason for _, f in dependencies.held]
-    top = max(set(reasons), key=reasons.count)
-    return f"nothing can be pruned: {len(reasons)} layers are held, most often because of: {top}"
+    """Why a model has no groups: what holds its layers, and the operators no rule describes."""
+    held = [f for _, f in dependencies.held]
+    unknown = sorted({f.reason.rsplit(" ", 1)[-1] for f in dependencies.freezes if f.reason.startswith("no rule")})
+    parts = [f"operators without a rule: {', '.join(unknown[:5])}"] if unknown else []
+    if held:
+        reasons = [f"{f.reason} (node '{f.node}')" if f.node else f.reason for f in held]
+        parts.insert(0, f"{len(held)} layers are held, most often because of: {max(set(reasons), key=reasons.count)}")
+    elif not unknown:
+        parts.append("the graph has no Conv, Gemm or MatMul with stored weights")
+    return "nothing can be pruned: " + "; ".join(parts)
 
 
 def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
@@ -243,6 +247,7 @@ def goal(chooser: Chooser, target: Target) -> tuple[float, Callable[[list[tuple[
 
     def share(choice: list[tuple[Ids, str]]) -> float:
         keep = chooser.dependencies.keep(chooser.units(choice))
-        return float(getattr(cost(chooser.dependencies, keep), name)) / max(1, getattr(chooser.dense, name))
+        after: float = getattr(cost(chooser.dependencies, keep), name)
+        return after / max(1.0, float(getattr(chooser.dense, name)))
 
     return aim, share, name

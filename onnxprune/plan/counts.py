@@ -1,7 +1,7 @@
 """How many units of each kind a group keeps. Law: axes keep an index, rows keep equal numbers, widths are aligned.
 
-Units of a group that lie on the same axes and rows are one *class*: constraints only see how many of a class stay, never
-which. So the choice splits in two: whole numbers per class, here, and the least important units of each class, in
+Units of a group that lie on the same axes and rows are one *class*: constraints only see how many of a class stay,
+never which. So the choice splits in two: whole numbers per class, here, and the least important units of each class, in
 `choose`. With one class the answer is closed; with several it is a small mixed-integer program, solved by HiGHS through
 scipy.
 """
@@ -122,7 +122,7 @@ def finish(classes: Classes, wanted: Floats, counts: Ints, align: int) -> tuple[
     """Prefer the whole group when that is nearer to what was wanted; say so when alignment decided it."""
     whole = float(np.abs(classes.size - wanted).sum())
     if float(np.abs(counts - wanted).sum()) > whole or (counts >= classes.size).all():
-        reason = f"the nearest multiple of {align} is the dense width" if align > 1 else "nothing to remove at this ratio"
+        reason = f"the nearest multiple of {align} is the dense width" if align > 1 else "too narrow for this ratio"
         return classes.size, f"left whole: {reason}"
     return counts, ""
 
@@ -131,8 +131,8 @@ def solve_one(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints
     """Counts for one alignment, or None when there are none; remembered per question."""
     key = np.concatenate([wanted, least, [align]]).tobytes()
     if key not in classes.solved:
-        single = classes.size.size == 1 and not classes.rows
-        classes.solved[key] = closed(classes, wanted, least, align) if single else program(classes, wanted, least, align)
+        answer = closed if classes.size.size == 1 and not classes.rows else program
+        classes.solved[key] = answer(classes, wanted, least, align)
     return classes.solved[key]
 
 
@@ -163,7 +163,9 @@ def program(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints |
         line = np.zeros(total)
         for start, values in columns.items():
             line[start : start + np.size(values)] = values
-        matrix.append(line), low.append(at_least), high.append(at_most)
+        matrix.append(line)
+        low.append(at_least)
+        high.append(at_most)
 
     for c in range(k):
         add({c: 1.0, k + c: -1.0}, -np.inf, float(wanted[c]))

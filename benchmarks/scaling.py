@@ -1,0 +1,276 @@
+"""Time and memory of trace, score, plan and rewrite: a ResNet-50, and growth with depth and width.
+
+    python benchmarks/scaling.py [--repeats N] [--out FILE]
+    python benchmarks/scaling.py --markdown
+
+Every measurement is a process of its own. It imports everything, prunes a tiny model once (what is loaded or built on
+first use is then there), notes its memory, and only then loads the model. Peak memory is counted from that note, so it
+includes the loaded model itself; it is divided by the bytes of the model's weights. The exit status is 1 when a
+ResNet-50 takes longer, or more memory, than promised, or when growth is faster than linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from li2016 import Network, Rows, described, markdown_table, print_table, write
+
+from onnxprune.importance import score
+from onnxprune.model import from_proto, load
+from onnxprune.normalise import normalise
+from onnxprune.plan import Limits, Target, plan
+from onnxprune.rewrite import rewrite
+from onnxprune.trace import trace
+
+RESULTS = Path(__file__).resolve().parent / "results" / "scaling.json"
+RATIO, ALIGN = 0.3, 8
+
+SECONDS, MEMORY, EXPONENT = 1.5, 2.5, 1.1  # promises; memory in sizes of the model
+STAGES = ("trace", "score", "plan", "rewrite")  # what the promise counts
+BEFORE = ("load", "normalise")
+DEPTHS, WIDTHS = (50, 100, 200, 400, 800), (64, 128, 256, 512)
+THIN, SHALLOW = 8, 16  # width of the deep networks, blocks of the wide ones
+
+
+# --- the networks ----------------------------------------------------------------------------------------------------
+
+
+def bottlenecks(depths: Sequence[int], width: int) -> onnx.ModelProto:
+    """A ResNet of bottleneck blocks for 224 x 224 images; (3, 4, 6, 3) and 64 is ResNet-50.
+
+    Args:
+        depths: Blocks in each stage; every stage but the first halves the image and doubles the width.
+        width: Channels inside the first stage's blocks.
+    """
+    net = Network()
+    net.width["input"] = 3
+    x = net.conv("input", "stem", width, kernel=7, stride=2)
+    x = net.add("MaxPool", [x], width, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for stage, blocks in enumerate(depths):
+        for block in range(blocks):
+            stride = 2 if stage and not block else 1
+            x = bottleneck(net, x, f"stage{stage}.{block}", width << stage, stride)
+    x = net.add("Flatten", [net.add("GlobalAveragePool", [x], net.width[x])], net.width[x])
+    return net.model("resnet", net.dense(x, "fc", 1000), 224)
+
+
+def bottleneck(net: Network, x: str, name: str, width: int, stride: int) -> str:
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut, which is projected where the shape changes."""
+    shortcut = x
+    if stride != 1 or net.width[x] != 4 * width:
+        shortcut = net.conv(x, f"{name}.shortcut", 4 * width, kernel=1, stride=stride, relu=False)
+    x = net.conv(x, f"{name}.conv1", width, kernel=1)
+    x = net.conv(x, f"{name}.conv2", width, stride=stride)
+    x = net.conv(x, f"{name}.conv3", 4 * width, kernel=1, relu=False)
+    return net.relu(net.add("Add", [x, shortcut], 4 * width))
+
+
+# --- one measurement, in a process of its own ------------------------------------------------------------------------
+
+
+def memory(field: str) -> int:
+    """Bytes of this process: VmRSS is what it holds now, VmHWM the most it ever held.
+
+    The kernel's own figures are read where it has them: `ru_maxrss` of a child starts at what its parent held.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024
+    except OSError:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def stages(source: Callable[[], Any]) -> tuple[Any, dict[str, float], dict[str, int]]:
+    """Run every stage; the rewritten model, seconds for each, and the peak memory after each."""
+    seconds: dict[str, float] = {}
+    peak: dict[str, int] = {}
+
+    def timed(name: str, call: Callable[..., Any], *given: Any) -> Any:
+        start = time.perf_counter()
+        result = call(*given)
+        seconds[name] = time.perf_counter() - start
+        peak[name] = memory("VmHWM")
+        return result
+
+    dependencies = timed("trace", trace, timed("normalise", normalise, timed("load", source)))
+    scores = timed("score", score, dependencies)
+    chosen = timed("plan", plan, dependencies, scores, Target(ratio=RATIO), Limits(align=ALIGN))
+    pruned = timed("rewrite", lambda: rewrite(dependencies, chosen.removed(dependencies)))
+    return pruned, seconds, peak
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Measure one model file in this process."""
+    stages(lambda: from_proto(bottlenecks((1, 1), 8)))
+    before = memory("VmRSS")
+    pruned, seconds, peak = stages(lambda: load(path))
+    above = {name: max(0, value - before) for name, value in peak.items()}
+    return {"seconds": seconds, "peak_bytes": above, "params_kept": pruned.params}
+
+
+# --- many measurements -----------------------------------------------------------------------------------------------
+
+
+def repeat(name: str, depths: Sequence[int], width: int, repeats: int) -> dict[str, Any]:
+    """Write one network to a temporary file and measure it in fresh processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        proto = bottlenecks(depths, width)
+        path.write_bytes(proto.SerializeToString())
+        model = from_proto(proto)
+        runs = [child(path) for _ in range(repeats)]
+    facts = {"nodes": len(model.proto.graph.node), "params": model.params, "bytes": model.nbytes}
+    return {"name": name, "depths": list(depths), "width": width, **facts, **summary(runs, model.nbytes), "raw": runs}
+
+
+def child(path: Path) -> dict[str, Any]:
+    """One measurement, on one thread."""
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    command = [sys.executable, __file__, "--measure", str(path)]
+    done = subprocess.run(command, env={**os.environ, **threads}, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def summary(runs: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+    """Median, least and largest of the seconds, and of the peak memory over the model's size."""
+    seconds = {name: [r["seconds"][name] for r in runs] for name in (*BEFORE, *STAGES)}
+    seconds["total"] = [sum(r["seconds"][name] for name in STAGES) for r in runs]
+    peaks = [r["peak_bytes"][STAGES[-1]] / size for r in runs]
+    loads = [r["peak_bytes"]["load"] / size for r in runs]
+    spread = {name: spans(values) for name, values in seconds.items()}
+    return {"seconds": spread, "peak_over_size": spans(peaks), "load_peak_over_size": spans(loads)}
+
+
+def spans(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": float(np.median(values)), "least": min(values), "most": max(values)}
+
+
+def exponent(cases: Sequence[Mapping[str, Any]], size: str, stage: str) -> float:
+    """Slope of log time over log size by least squares: 1 is linear growth."""
+    x, y = [c[size] for c in cases], [c["seconds"][stage]["median"] for c in cases]
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def growth(cases: Sequence[Mapping[str, Any]], size: str) -> dict[str, dict[str, float]]:
+    """Exponents of every stage over all cases, and over the two largest, where constants count least."""
+    names = (*BEFORE, *STAGES, "total")
+    return {
+        "all": {name: exponent(cases, size, name) for name in names},
+        "largest": {name: exponent(cases[-2:], size, name) for name in names},
+    }
+
+
+def experiment(repeats: int) -> dict[str, Any]:
+    """All measurements."""
+    depth = [repeat(f"{n} blocks", (n,), THIN, repeats) for n in DEPTHS]
+    width = [repeat(f"width {w}", (SHALLOW,), w, repeats) for w in WIDTHS]
+    return {
+        "settings": {"ratio": RATIO, "align": ALIGN, "criterion": "l1", "repeats": repeats, "threads": 1},
+        "environment": described(),
+        "resnet50": repeat("ResNet-50", (3, 4, 6, 3), 64, repeats),
+        "depth": depth,
+        "width": width,
+        "exponent": {"nodes": growth(depth, "nodes"), "params": growth(width, "params")},
+    }
+
+
+def broken(results: Mapping[str, Any]) -> list[str]:
+    """The promises that do not hold."""
+    case, grown = results["resnet50"], results["exponent"]
+    found = {
+        f"{SECONDS} s for a ResNet-50": case["seconds"]["total"]["median"] / SECONDS,
+        f"{MEMORY} x the model's size in memory": case["peak_over_size"]["most"] / MEMORY,
+        "linear in nodes": grown["nodes"]["all"]["total"] / EXPONENT,
+        "linear in weights": grown["params"]["all"]["total"] / EXPONENT,
+    }
+    return [promise for promise, share in found.items() if share > 1]
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def case_table(cases: Sequence[Mapping[str, Any]]) -> Rows:
+    """Times and memory of cases, the header first."""
+    rows = [["model", "nodes", "params", *BEFORE, *STAGES, "total (least to most)", "peak / size"]]
+    for c in cases:
+        cells = [milliseconds(c["seconds"][name]["median"]) for name in (*BEFORE, *STAGES)]
+        total, peak = c["seconds"]["total"], c["peak_over_size"]
+        span = f"{milliseconds(total['least'])} to {milliseconds(total['most'])}"
+        last = [f"{milliseconds(total['median'])} ({span})", f"{peak['median']:.2f}"]
+        rows.append([c["name"], f"{c['nodes']:,}", f"{c['params'] / 1e6:.2f} M", *cells, *last])
+    return rows
+
+
+def milliseconds(seconds: float) -> str:
+    """Whole milliseconds, or tenths of small ones."""
+    return f"{1000 * seconds:.0f}" if seconds >= 0.01 else f"{1000 * seconds:.1f}"
+
+
+def growth_table(exponents: Mapping[str, Any]) -> Rows:
+    """Exponents, the header first."""
+    names = (*BEFORE, *STAGES, "total")
+    rows = [["exponent of time in", "over", *names]]
+    for size, kinds in exponents.items():
+        rows += [[size, over, *(f"{values[n]:.2f}" for n in names)] for over, values in kinds.items()]
+    return rows
+
+
+def tables(results: Mapping[str, Any]) -> dict[str, Rows]:
+    """Every table by its title."""
+    cases = [results["resnet50"], *results["depth"], *results["width"]]
+    return {
+        "Milliseconds; total = trace + score + plan + rewrite": case_table(cases),
+        "Growth: exponents over all sizes, and over the two largest": growth_table(results["exponent"]),
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7, help="processes for each model")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the figures go, as JSON")
+    parser.add_argument("--markdown", action="store_true", help="print the figures in --out and run nothing")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # what a child process is called with
+    return parser.parse_args()
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The committed figures as Markdown."""
+    return "\n\n".join(f"{title}:\n\n{markdown_table(rows)}" for title, rows in tables(results).items())
+
+
+def main() -> int:
+    """Run, print, write; 1 when a promise is broken."""
+    options = arguments()
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
+        return 0
+    if options.markdown:
+        print(markdown(json.loads(options.out.read_text(encoding="utf-8"))))
+        return 0
+    results = {"command": f"python benchmarks/scaling.py --repeats {options.repeats}", **experiment(options.repeats)}
+    for title, rows in tables(results).items():
+        print_table(rows, title)
+    write(options.out, results)
+    missed = broken(results)
+    print(f"broken: {'; '.join(missed)}" if missed else "every promise holds")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""The command line. Law: a command turns its options into one call of the pipeline and prints the result, nothing more.
+
+Exit codes: 0 done, 1 an error that onnxprune names in one line, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+import onnxprune
+from onnxprune import bench as timing
+from onnxprune import demo as showcase
+from onnxprune import pipeline
+from onnxprune.errors import OnnxpruneError, OutputError
+from onnxprune.model import write_atomic
+from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import markdown, terminal
+
+app = typer.Typer(
+    name="onnxprune",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prune exported .onnx models: physically smaller tensors, proof that the surgery is right, measured speedup.",
+    epilog="Start with: onnxprune demo. Then: onnxprune prune model.onnx -o small.onnx --macs 0.5",
+)
+
+In = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The exported model. It is never changed.")]
+Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="Where the pruned model goes.")]
+Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
+Macs = Annotated[float | None, typer.Option(help="Share of multiply-accumulates to keep, in (0, 1).")]
+Params = Annotated[float | None, typer.Option(help="Share of parameters to keep, in (0, 1).")]
+Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
+Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
+Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
+MaxRatio = Annotated[float | None, typer.Option(help="Largest share any one group may lose.")]
+Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matching tensors or nodes whole.")]
+LayerRatio = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB=R", help="Remove this share of matching layers, whatever the target.")
+]
+Data = Annotated[Path | None, typer.Option(metavar="X.npz", help="Samples to verify and time on, named as the inputs.")]
+Seed = Annotated[int, typer.Option(help="Seed of random inputs and of the order of timing.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
+PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
+ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
+NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"onnxprune {onnxprune.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Options of onnxprune itself."""
+
+
+@app.command()
+def prune(
+    model: In,
+    output: Out,
+    ratio: Ratio = None,
+    macs: Macs = None,
+    params: Params = None,
+    criterion: Criterion = "l1",
+    scope: Scope = "local",
+    align: Align = "auto",
+    max_ratio: MaxRatio = None,
+    skip: Skip = None,
+    layer_ratio: LayerRatio = None,
+    data: Data = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    plan_out: PlanOut = None,
+    report: ReportOut = None,
+    no_bench: NoBench = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Prune a model, verify the result, and time it against the original."""
+    layers = parse_layers(layer_ratio or [])
+    target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers)
+    check_side_files(model, output, plan_out, report)
+    options = pipeline.Options(criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
+    with progress() as observe:
+        done = pipeline.prune(model, output, target, limits, options, observe=observe)
+    finish(done, plan_out, report, as_json)
+
+
+@app.command()
+def apply(
+    model: In,
+    plan: Annotated[Path, typer.Argument(metavar="P.json", help="A plan written by --plan-out, perhaps edited.")],
+    output: Out,
+    data: Data = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    report: ReportOut = None,
+    no_bench: NoBench = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Carry out a plan on the model it was made for."""
+    check_side_files(model, output, None, report)
+    options = pipeline.Options(data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite)
+    with progress() as observe:
+        done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe)
+    finish(done, None, report, as_json)
+
+
+@app.command()
+def inspect(
+    model: In,
+    why: Annotated[str | None, typer.Option(metavar="NAME", help="Explain one tensor or node.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what can be pruned, and for everything else why not."""
+    with progress() as observe:
+        _, found = pipeline.prepare(model, observe)
+    if as_json:
+        typer.echo(json.dumps(terminal.inspect_dict(found, why), indent=2))
+    else:
+        show(terminal.inspect_view(found) if why is None else terminal.why_view(found, why))
+
+
+@app.command()
+def bench(
+    before: Annotated[Path, typer.Argument(metavar="A.onnx", help="The dense model.")],
+    after: Annotated[Path, typer.Argument(metavar="B.onnx", help="The pruned model.")],
+    batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
+    threads: Threads = 1,
+    ep: Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider.")] = "cpu",
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Time two models against each other, interleaved, with an A/A control."""
+    with progress() as observe:
+        found = timing.bench(
+            before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
+        )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(terminal.comparison_view(found))
+
+
+@app.command()
+def ops(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """List the operators with a rule; all others freeze what they touch."""
+    if as_markdown:
+        typer.echo(terminal.ops_markdown())
+    else:
+        show(terminal.ops_view())
+
+
+@app.command()
+def demo(
+    folder: Folder = Path("onnxprune-demo"),
+    threads: Threads = 1,
+) -> None:
+    """Prune the bundled digits model: verify, time, and print its accuracy before and after."""
+    with progress() as observe:
+        done = showcase.run_demo(model_folder(), folder, threads=threads, observe=observe)
+    show(terminal.report_view(done.report))
+    show(f"Wrote {', '.join(str(p) for p in sorted(folder.iterdir()))}")
+
+
+def model_folder() -> Path:
+    """Where the bundled model lies: inside an installed package, or beside it in a source tree."""
+    packaged = Path(str(files("onnxprune"))) / "_demo"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "models"
+
+
+def parse_align(text: str) -> int | None:
+    """The value of --align: None for auto.
+
+    Raises:
+        typer.BadParameter: Neither `auto` nor a positive number.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"'{text}' is neither 'auto' nor a positive number", param_hint="--align")
+    return int(text)
+
+
+def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:
+    """The values of --layer-ratio.
+
+    Raises:
+        typer.BadParameter: One has not the form GLOB=R.
+    """
+    found = []
+    for pair in pairs:
+        glob, _, ratio = pair.rpartition("=")
+        try:
+            found.append((glob, float(ratio)))
+        except ValueError:
+            glob = ""
+        if not glob:
+            raise typer.BadParameter(f"'{pair}' is not GLOB=RATIO, e.g. 'layer1.*=0.5'", param_hint="--layer-ratio")
+    return tuple(found)
+
+
+def check_side_files(model: Path, output: Path, *others: Path | None) -> None:
+    """Refuse plan and report paths that are the model, the output, or not writable, before any work."""
+    for path in filter(None, others):
+        if path.resolve() in (model.resolve(), output.resolve()):
+            raise OutputError("would overwrite a model", where=str(path), remedy="name another file")
+        pipeline.check_folder(path)
+
+
+def finish(done: pipeline.Pruned, plan_out: Path | None, report: Path | None, as_json: bool) -> None:
+    """Write the side files and print the result."""
+    if plan_out is not None:
+        done.plan.save(plan_out)
+    if report is not None:
+        as_markdown = report.suffix.lower() in (".md", ".markdown")
+        write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+    if as_json:
+        typer.echo(report_json(done), nl=False)
+    else:
+        show(terminal.report_view(done.report))
+
+
+def report_json(done: pipeline.Pruned) -> str:
+    """The report as JSON text."""
+    return json.dumps(done.report.to_dict(), indent=2) + "\n"
+
+
+def show(view: RenderableType) -> None:
+    """Print to standard output, without colour in a pipe."""
+    Console(highlight=False).print(view)
+
+
+@contextmanager
+def progress() -> Iterator[pipeline.Observer]:
+    """A progress bar on standard error where that is a terminal; silence elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield pipeline.silent
+        return
+    columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("start", total=1.0)
+
+        def observe(stage: str, done: float) -> None:
+            bar.update(task, description=stage, completed=done, total=1.0 if done else None)
+
+        yield observe
+
+
+def main() -> None:
+    """Run the command line; every failure is one line and an exit code."""
+    try:
+        app()
+    except OnnxpruneError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing half-written was left", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
+        sys.exit(1)
+    except Exception as error:  # the last resort: users see one line, developers set the variable
+        if os.environ.get("ONNXPRUNE_DEBUG"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        fail(f"internal error, {what}; please report it with the output of ONNXPRUNE_DEBUG=1")
+
+
+def fail(line: str) -> None:
+    """Print an error line and exit with 1."""
+    typer.echo(f"onnxprune: {line}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The order of the stages. Law: nothing is written before the surgery is verified, and the input is never touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.align import width_step
+from onnxprune.bench import Comparison, bench
+from onnxprune.data import Feeds, batches, load_npz
+from onnxprune.errors import OutputError, PlanError, UnprunableError
+from onnxprune.importance import score
+from onnxprune.model import Model, load, save
+from onnxprune.normalise import normalise
+from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.report import Report, make_report
+from onnxprune.rewrite import removal, rewrite
+from onnxprune.runtime import random_feeds
+from onnxprune.trace import Dependencies, trace
+from onnxprune.verify import verify
+
+Observer = Callable[[str, float], None]
+
+
+def silent(stage: str, done: float) -> None:
+    """An observer that says nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run behaves, beside its target and limits.
+
+    Attributes:
+        criterion: Importance criterion.
+        align: Width step; None measures the one this machine rewards.
+        data: `.npz` with samples for verification; None draws random inputs.
+        seed: For random inputs and the order of timing.
+        threads: Threads inside one operator.
+        time: Whether to time dense against pruned.
+        overwrite: Whether an existing output may be replaced.
+    """
+
+    criterion: str = "l1"
+    align: int | None = None
+    data: Path | None = None
+    seed: int = 0
+    threads: int = 1
+    time: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """What a run produced.
+
+    Attributes:
+        model: The pruned model.
+        plan: What was removed.
+        report: Everything that was found and measured.
+    """
+
+    model: Model
+    plan: Plan
+    report: Report
+
+
+def prune(
+    source: Path | str,
+    output: Path | str,
+    target: Target | None = None,
+    limits: Limits | None = None,
+    options: Options | None = None,
+    *,
+    observe: Observer = silent,
+) -> Pruned:
+    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, save, time.
+
+    Args:
+        source: The model file.
+        output: Where the pruned model goes.
+        target: What to reach.
+        limits: What may be touched; `options.align` takes the place of its alignment.
+        options: Everything else.
+        observe: Called with a stage's name and the share of it that is done.
+
+    Raises:
+        OnnxpruneError: See its subclasses; nothing has been written then.
+    """
+    options, limits = options or Options(), limits or Limits()
+    check_output(Path(source), Path(output), options.overwrite)
+    original, dependencies = prepare(source, observe)
+    align = options.align or step_for(options, observe)
+    observe("plan", 0.0)
+    scores = score(dependencies, options.criterion)
+    chosen = plan(dependencies, scores, target, replace(limits, align=align))
+    return carry_out(original, dependencies, chosen, Path(output), options, observe)
+
+
+def apply(
+    source: Path | str, chosen: Plan, output: Path | str, options: Options | None = None, *, observe: Observer = silent
+) -> Pruned:
+    """Carry out a plan that was made before.
+
+    Raises:
+        PlanError: It was made for another model, or leaves an axis empty or rows uneven.
+        OnnxpruneError: As `prune`.
+    """
+    options = options or Options()
+    check_output(Path(source), Path(output), options.overwrite)
+    original, dependencies = prepare(source, observe)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe)
+
+
+def prepare(source: Path | str, observe: Observer = silent) -> tuple[Model, Dependencies]:
+    """Load and trace a file."""
+    observe("load", 0.0)
+    original = load(source)
+    observe("trace", 0.0)
+    return original, trace(normalise(original))
+
+
+def step_for(options: Options, observe: Observer) -> int:
+    """The width step to align to: measured on this machine's onnxruntime, or remembered."""
+    observe("find the width step", 0.0)
+    return width_step(threads=options.threads).step
+
+
+def carry_out(
+    original: Model, dependencies: Dependencies, chosen: Plan, output: Path, options: Options, observe: Observer
+) -> Pruned:
+    """Rewrite, verify, save and time."""
+    removed = chosen.removed(dependencies)
+    if not removed.size:
+        raise nothing_removed(chosen)
+    observe("rewrite", 0.0)
+    pruned = rewrite(dependencies, removed)
+    observe("verify", 0.0)
+    feeds = sample(original, options)
+    equal = verify(
+        dependencies,
+        removed,
+        pruned,
+        list(batches(original, feeds)),
+        original=original,
+        threads=options.threads,
+    )
+    observe("save", 0.0)
+    save(pruned, output)
+    timing = time_pair(original, pruned, feeds, options, observe) if options.time else None
+    names = (str(original.path or "model"), str(output))
+    report = make_report(dependencies, chosen, removed, removal(dependencies, removed), equal, timing, names=names)
+    return Pruned(pruned, chosen, report)
+
+
+def nothing_removed(chosen: Plan) -> PlanError | UnprunableError:
+    """The error for a plan that leaves everything whole, with its most frequent note."""
+    notes = [g.note for g in chosen.groups if g.note]
+    why = f": {max(set(notes), key=notes.count)}" if notes else ""
+    return PlanError(f"the plan removes nothing{why}", remedy="ask for a larger ratio, or a smaller --align")
+
+
+def sample(model: Model, options: Options) -> Feeds:
+    """The inputs to verify and time on: the user's, or seeded random ones."""
+    if options.data is not None:
+        return load_npz(model, options.data)
+    return random_feeds(model, batch=2, seed=options.seed)
+
+
+def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, observe: Observer) -> Comparison:
+    """Time dense against pruned on one sample."""
+    one: Sequence[Feeds] = list(batches(original, feeds, size=1, limit=1))
+    return bench(
+        original,
+        pruned,
+        feeds={k: np.asarray(v) for k, v in one[0].items()},
+        threads=options.threads,
+        seed=options.seed,
+        progress=lambda done: observe("time", done),
+    )
+
+
+def check_output(source: Path, output: Path, overwrite: bool) -> None:
+    """Refuse outputs that cannot be written, before any work is done.
+
+    Raises:
+        OutputError: It is the input, exists, is a directory, or lies in no writable folder.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise OutputError("the output is the input itself", where=str(output), remedy="name another file with -o")
+    if output.is_dir():
+        raise OutputError("the output is a directory", where=str(output), remedy="name a file in it")
+    if output.exists() and not overwrite:
+        raise OutputError("the output exists", where=str(output), remedy="give --overwrite to replace it")
+    check_folder(output)
+
+
+def check_folder(output: Path) -> None:
+    """Refuse a file whose folder is missing or cannot be written."""
+    folder = output.resolve().parent
+    if not folder.is_dir():
+        raise OutputError("the output's folder does not exist", where=str(folder), remedy="create it first")
+    probe = folder / f".{output.name}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        what = f"the output's folder cannot be written ({error.strerror})"
+        raise OutputError(what, where=str(folder), remedy="choose another place") from error

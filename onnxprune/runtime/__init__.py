@@ -1,0 +1,23 @@
+"""The only door to onnxruntime: sessions, running, inner tensors, made-up inputs, the machine."""
+
+from onnxprune.runtime.execute import bound_runner, capture, optimised_ops, run, runner, signature
+from onnxprune.runtime.feeds import random_feeds
+from onnxprune.runtime.machine import environment
+from onnxprune.runtime.sessions import Feeds, Session, Source, Weighted, provider_name, session
+
+__all__ = [
+    "Feeds",
+    "Session",
+    "Source",
+    "Weighted",
+    "bound_runner",
+    "capture",
+    "environment",
+    "optimised_ops",
+    "provider_name",
+    "random_feeds",
+    "run",
+    "runner",
+    "session",
+    "signature",
+]

@@ -1,0 +1,268 @@
+"""Open models in onnxruntime. Law: the provider and threads are what the caller named, or an error says why.
+
+A graph that comes with its weights apart, or is too large for one protobuf, is handed over with the arrays where they
+lie: no copy, no temporary file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import re
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.errors import DataError, ModelError, OnnxpruneError, ProviderError, RuntimeUnavailable
+
+Array = NDArray[Any]
+Feeds = Mapping[str, Array]
+PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses 2 GiB; leave room for the graph itself
+SMALL = 1024  # elements: tensors up to here stay in the graph, where onnxruntime's shape inference reads them
+
+
+class Weighted(Protocol):
+    """A graph and its weights held apart, such as `onnxprune.model.Model`."""
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """The graph; initializers named in `weights` may have no data."""
+
+    @property
+    def weights(self) -> Mapping[str, Array]:
+        """Initializer name -> array."""
+
+
+class Session(Protocol):
+    """The part of onnxruntime's InferenceSession that this package uses."""
+
+    def run(self, output_names: list[str] | None, input_feed: Any) -> list[Any]:
+        """Run once, on host arrays."""
+
+    def run_with_ort_values(self, output_names: list[str] | None, input_dict_ort_values: Any) -> list[Any]:
+        """Run once, on OrtValues."""
+
+    def run_with_iobinding(self, iobinding: Any) -> None:
+        """Run once, on what is bound."""
+
+    def io_binding(self) -> Any:
+        """A new, empty binding."""
+
+    def get_inputs(self) -> list[Any]:
+        """Inputs, each with name, type and shape."""
+
+    def get_outputs(self) -> list[Any]:
+        """Outputs, each with name, type and shape."""
+
+    def get_providers(self) -> list[str]:
+        """Providers in order of preference."""
+
+
+Source = onnx.ModelProto | str | Path | bytes | Weighted
+
+
+def session(
+    model: Source,
+    *,
+    provider: str = "cpu",
+    threads: int = 1,
+    optimise: bool = True,
+    spinning: bool = False,
+    log_level: int = 4,
+) -> Session:
+    """Open a model in onnxruntime.
+
+    Args:
+        model: Path, serialised bytes, ModelProto, or a graph with its weights apart.
+        provider: cpu, cuda, tensorrt, or any execution provider onnxruntime lists, in any case.
+        threads: Threads inside one operator; operators themselves run one after another.
+        optimise: All graph optimisations, or none.
+        spinning: Let idle threads spin. Off, so that two sessions in one process do not take each other's cores.
+        log_level: onnxruntime's threshold, 0 (verbose) to 4 (fatal only: errors are raised, they need no log line too).
+
+    Raises:
+        ProviderError: The provider is absent or does not start.
+        RuntimeUnavailable: onnxruntime is not installed, or refuses the model.
+        ModelError: No file at that path.
+    """
+    options = session_options(threads=threads, optimise=optimise, spinning=spinning, log_level=log_level)
+    return open_session(model, options, provider_name(provider))
+
+
+def session_options(*, threads: int = 1, optimise: bool = True, spinning: bool = False, log_level: int = 4) -> Any:
+    """The SessionOptions for the arguments of `session`."""
+    if threads < 1:
+        raise DataError(f"{threads} threads were asked for", remedy="ask for 1 or more")
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    options.log_severity_level = log_level
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+def onnxruntime() -> Any:
+    """The onnxruntime module, imported when first needed: it is an extra, and slow to import."""
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        remedy = "pip install onnxprune[cpu], or onnxprune[gpu] for CUDA and TensorRT"
+        raise RuntimeUnavailable(f"onnxruntime cannot be imported ({brief(error)})", remedy=remedy) from error
+
+
+def provider_name(provider: str) -> str:
+    """The name onnxruntime itself uses for a provider: 'cuda' -> 'CUDAExecutionProvider'.
+
+    Raises:
+        ProviderError: The installed onnxruntime does not have it; those it has are listed.
+    """
+    present = list(onnxruntime().get_available_providers())
+    wanted = provider.lower().removesuffix("executionprovider")
+    for name in present:
+        if str(name).lower().removesuffix("executionprovider") == wanted:
+            return str(name)
+    here = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in present)
+    gpu = wanted in ("cuda", "tensorrt")
+    remedy = "pip install onnxprune[gpu]" if gpu else "use one of those present"
+    raise ProviderError(f"onnxruntime has no provider '{provider}'", where=f"present: {here}", remedy=remedy)
+
+
+def open_session(model: Source, options: Any, provider: str) -> Session:
+    """Create the session and make sure the wanted provider really runs: onnxruntime falls back without an error."""
+    content, kept = _content(model, options)
+    where = str(model) if isinstance(model, str | Path) else ""
+    providers = list(dict.fromkeys([provider, *_fallbacks(provider), "CPUExecutionProvider"]))
+    with refusals("refuses the model", where):
+        opened: Session = onnxruntime().InferenceSession(content, options, providers=providers)
+    if opened.get_providers()[0] != provider:
+        remedy = "install the drivers and libraries it needs, or use the provider 'cpu'"
+        raise ProviderError(f"{provider} does not start on this machine", where=where, remedy=remedy)
+    weakref.finalize(opened, kept.clear)  # onnxruntime reads these arrays in place: they live as long as the session
+    return opened
+
+
+def _fallbacks(provider: str) -> list[str]:
+    """TensorRT leaves the nodes it cannot take to CUDA."""
+    return ["CUDAExecutionProvider"] if provider == "TensorrtExecutionProvider" else []
+
+
+def _content(model: Source, options: Any) -> tuple[str | bytes, list[Any]]:
+    """What to hand to InferenceSession, and the OrtValues that must outlive it; declares those in `options`."""
+    if isinstance(model, str | Path):
+        if not Path(model).is_file():
+            raise ModelError("no such file", where=str(model), remedy="check the path")
+        return str(model), []
+    if isinstance(model, bytes):
+        return model, []
+    if isinstance(model, onnx.ModelProto) and weight_bytes(model) < PROTO_LIMIT:
+        return model.SerializeToString(), []
+    graph, arrays = detach(model)
+    values = [ort_value(array) for array in arrays.values()]
+    options.add_external_initializers(list(arrays), values)
+    return graph.SerializeToString(), values
+
+
+def weight_bytes(proto: onnx.ModelProto) -> int:
+    """Bytes of the initializers' values.
+
+    Protobuf's ByteSize would serialise the whole model to count it, and fails at 2 GiB.
+    """
+    total = 0
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != TensorProto.STRING and tensor.data_location != TensorProto.EXTERNAL:
+            total += math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return total
+
+
+def detach(model: onnx.ModelProto | Weighted) -> tuple[onnx.ModelProto, dict[str, Array]]:
+    """A copy of the graph whose large initializers are declared external, and their arrays; `model` is untouched."""
+    proto, weights = (model, {}) if isinstance(model, onnx.ModelProto) else (model.proto, dict(model.weights))
+    graph, arrays = onnx.ModelProto(), {}
+    _copy_fields(proto, graph, leave="graph")
+    _copy_fields(proto.graph, graph.graph, leave="initializer")
+    for tensor in proto.graph.initializer:
+        entry = graph.graph.initializer.add()
+        array = weights.get(tensor.name)
+        if array is None and _detachable(tensor):
+            array = numpy_helper.to_array(tensor)
+        if array is not None and array.size > SMALL:
+            arrays[tensor.name] = np.asarray(array, order="C")
+            entry.name, entry.data_type, entry.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
+            entry.dims.extend(array.shape)
+            entry.external_data.add(key="location", value="in-memory")  # never opened: the array replaces it
+        elif array is not None:
+            entry.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), tensor.name))
+        else:
+            entry.CopyFrom(tensor)
+    return graph, arrays
+
+
+def _detachable(tensor: TensorProto) -> bool:
+    """Whether onnxruntime can be handed this tensor as an array: large, present, and of whole bytes per element."""
+    if math.prod(tensor.dims) <= SMALL or tensor.data_location == TensorProto.EXTERNAL:
+        return False
+    packed = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorProto.STRING)
+    return tensor.data_type not in packed
+
+
+def _copy_fields(source: Message, target: Message, *, leave: str) -> None:
+    """Copy every set field but one: a message without its heavy part."""
+    for field, value in source.ListFields():
+        if field.name == leave:
+            continue
+        if isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, str | bytes | int | float):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
+
+
+def ort_value(array: Array, device: str = "cpu") -> Any:
+    """The array as an OrtValue. On the CPU it shares the array's memory and keeps the array alive."""
+    ort = onnxruntime()
+    if not unusual(array.dtype):
+        return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+    # numpy itself has no bfloat16 or float8, so onnxruntime must be told; it takes these from the host only.
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, helper.np_dtype_to_tensor_dtype(array.dtype))
+
+
+def unusual(dtype: np.dtype[Any]) -> bool:
+    """Whether numpy itself lacks this type (bfloat16, float8: the ml_dtypes package has them)."""
+    return dtype.name.startswith(("bfloat", "float8"))
+
+
+def brief(error: BaseException) -> str:
+    """An exception's message on one line, without onnxruntime's codes and source positions, 240 characters at most."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
+    text = re.sub(r"\S*\.(?:cc|h|cpp):\d+ \S+::\S+\(.*?\)(?: \[\S*\])? ", "", text)
+    return text if len(text) <= 240 else text[:237] + "..."
+
+
+@contextlib.contextmanager
+def refusals(what: str, where: str) -> Iterator[None]:
+    """Turn whatever onnxruntime raises into one of our errors, on one line."""
+    try:
+        yield
+    except OnnxpruneError:
+        raise
+    except Exception as error:
+        # With bound inputs onnxruntime raises a bare RuntimeError for what is an InvalidArgument otherwise.
+        misfit = type(error).__name__ in ("InvalidArgument", "ValueError") or "for input:" in str(error)
+        if misfit and what.startswith("cannot run"):
+            remedy = "feed every input an array of its type and shape"
+            raise DataError(f"onnxruntime {what} on this data: {brief(error)}", where=where, remedy=remedy) from error
+        remedy = "check the model with onnx.checker, or try another onnxruntime version"
+        raise RuntimeUnavailable(f"onnxruntime {what}: {brief(error)}", where=where, remedy=remedy) from error
