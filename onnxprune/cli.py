@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from onnxprune.report.data import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +19,13 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-import onnxprune
-from onnxprune import bench as timing
-from onnxprune import demo as showcase
 from onnxprune import pipeline
+from onnxprune.bench import bench as time_models
+from onnxprune.demo import run_demo
 from onnxprune.errors import OnnxpruneError, OutputError
 from onnxprune.model import write_atomic
 from onnxprune.plan import Limits, Plan, Target
-from onnxprune.report import markdown, terminal
+from onnxprune.report import inspection, markdown, operators, terminal
 
 app = typer.Typer(
     name="onnxprune",
@@ -63,13 +63,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 def show_version(wanted: bool) -> None:
     """Print the version and stop."""
     if wanted:
-        typer.echo(f"onnxprune {onnxprune.__version__}")
+        typer.echo(f"onnxprune {version()}")
         raise typer.Exit
 
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+    _: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
 ) -> None:
     """Options of onnxprune itself."""
 
@@ -138,7 +138,7 @@ def inspect(
     with progress() as observe:
         _, found = pipeline.prepare(model, observe)
     if as_json:
-        typer.echo(json.dumps(terminal.inspect_dict(found, why), indent=2))
+        typer.echo(json.dumps(inspection.inspect_dict(found, why), indent=2))
     else:
         show(terminal.inspect_view(found) if why is None else terminal.why_view(found, why))
 
@@ -155,7 +155,7 @@ def bench(
 ) -> None:
     """Time two models against each other, interleaved, with an A/A control."""
     with progress() as observe:
-        found = timing.bench(
+        found = time_models(
             before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
         )
     if as_json:
@@ -170,7 +170,7 @@ def ops(
 ) -> None:
     """List the operators with a rule; all others freeze what they touch."""
     if as_markdown:
-        typer.echo(terminal.ops_markdown())
+        typer.echo(operators.ops_markdown())
     else:
         show(terminal.ops_view())
 
@@ -182,7 +182,7 @@ def demo(
 ) -> None:
     """Prune the bundled digits model: verify, time, and print its accuracy before and after."""
     with progress() as observe:
-        done = showcase.run_demo(model_folder(), folder, threads=threads, observe=observe)
+        done = run_demo(model_folder(), folder, threads=threads, observe=observe)
     show(terminal.report_view(done.report))
     show(f"Wrote {', '.join(str(p) for p in sorted(folder.iterdir()))}")
 

@@ -157,7 +157,17 @@ def from_proto(proto: onnx.ModelProto, *, path: Path | None = None, external: bo
         if tensor.data_type != TensorProto.STRING:
             weights[tensor.name] = take_data(tensor, where)
     check(proto, where)
-    return Model(proto, weights, path, external)
+    return Model(compact(proto), weights, path, external)
+
+
+def compact(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that holds no more than its fields.
+
+    Protobuf frees a message's memory as a whole: the original would fill the space of the weights taken out of it.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    return copy
 
 
 def read_proto(path: Path) -> onnx.ModelProto:

@@ -11,14 +11,14 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import OutputError, PlanError, UnprunableError
+from onnxprune.errors import DataError, OutputError, PlanError, RuntimeUnavailable
 from onnxprune.importance import score
 from onnxprune.model import Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Plan, Target, plan
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal, rewrite
-from onnxprune.runtime import random_feeds
+from onnxprune.runtime import random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
 from onnxprune.verify import verify
 
@@ -155,7 +155,7 @@ def carry_out(
     return Pruned(pruned, chosen, report)
 
 
-def nothing_removed(chosen: Plan) -> PlanError | UnprunableError:
+def nothing_removed(chosen: Plan) -> PlanError:
     """The error for a plan that leaves everything whole, with its most frequent note."""
     notes = [g.note for g in chosen.groups if g.note]
     why = f": {max(set(notes), key=notes.count)}" if notes else ""
@@ -166,7 +166,12 @@ def sample(model: Model, options: Options) -> Feeds:
     """The inputs to verify and time on: the user's, or seeded random ones."""
     if options.data is not None:
         return load_npz(model, options.data)
-    return random_feeds(model, batch=2, seed=options.seed)
+    feeds = random_feeds(model, batch=2, seed=options.seed)
+    try:
+        run(session(model, optimise=False), feeds)
+    except (DataError, RuntimeUnavailable):  # exports with an open batch axis may still hold a batch of 1 inside
+        return random_feeds(model, batch=1, seed=options.seed)
+    return feeds
 
 
 def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, observe: Observer) -> Comparison:

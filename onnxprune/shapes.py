@@ -380,6 +380,16 @@ def filled(inference: Inference, node: onnx.NodeProto) -> Shape | None:
     return None if value is None or value.ndim != 1 else tuple(value.tolist())
 
 
+def resampled(inference: Inference, node: onnx.NodeProto) -> Shape | None:
+    """The output shape of a Resize whose target sizes are half known."""
+    source = inference.shape(node.input[0])
+    sizes = inference.values.get(node.input[3]) if len(node.input) > 3 else None
+    if source is None or sizes is None or sizes.shape != (len(source),) or attribute(node, "axes"):
+        return None
+    policy = attribute(node, "keep_aspect_ratio_policy", b"stretch")
+    return tuple(sizes.tolist()) if policy == b"stretch" else None
+
+
 def like_input(inference: Inference, node: onnx.NodeProto) -> Shape | None:
     """The shape of the first input."""
     return inference.shape(node.input[0])
@@ -400,6 +410,7 @@ PARTIAL_SHAPES: MutableMapping[str, Callable[[Inference, onnx.NodeProto], Shape 
     "Reshape": reshaped,
     "Expand": expanded,
     "ConstantOfShape": filled,
+    "Resize": resampled,
     "ImageScaler": like_input,
     "Affine": like_input,
     "Crop": cropped,

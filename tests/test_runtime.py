@@ -55,7 +55,7 @@ def test_every_form_of_a_model_gives_the_same_result(form: str, tmp_path: Path) 
     whole = chain()
     path = tmp_path / "m.onnx"
     onnx.save(whole, path)
-    forms = {"bytes": whole.SerializeToString(), "path": path, "str": str(path), "apart": apart(whole)}
+    forms: dict[str, Any] = {"bytes": whole.SerializeToString(), "path": path, "str": str(path), "apart": apart(whole)}
     feeds = runtime.random_feeds(forms.get(form, whole), batch=3)
     result = runtime.run(forms.get(form, whole), feeds)
     np.testing.assert_allclose(result["y"], expected(whole, feeds["x"])["y"], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,290 @@
+"""What a run found, removed and measured. Law: complete, and all of it JSON; other programs rely on the keys.
+
+`removed` names everything that got smaller, by the names in the input file, so that a reader with the two files can
+check every index. `frozen` names every filter axis that had to stay, whole or in part, and why.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+
+import numpy as np
+import onnx
+
+from onnxprune.bench import Comparison
+from onnxprune.cost import Cost, cost, dense_mask, macs
+from onnxprune.labels import Freeze, Ids
+from onnxprune.model import Model
+from onnxprune.plan import Plan
+from onnxprune.plan.document import describe
+from onnxprune.rewrite import Removal
+from onnxprune.trace import Dependencies, Group, Mask, Source
+from onnxprune.verify import Equivalence
+
+SCHEMA = "onnxprune/report/1"
+UNPRODUCED = "no filter produces it"
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """What became of one group.
+
+    Attributes:
+        name: The group's name: its first source's tensor.
+        sources: The weight axes whose filters go together, as `tensor:axis`.
+        nodes: The node that reads each source.
+        channels_before: Units in the group.
+        channels_after: Units that stay.
+        macs_before: Multiply-accumulates of the sources' nodes, for one sample.
+        macs_after: The same after pruning; it falls with the group's own filters and with their inputs.
+        note: What the planner has to say.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    nodes: tuple[str, ...]
+    channels_before: int
+    channels_after: int
+    macs_before: int
+    macs_after: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A filter axis of which some indices, or all, must stay.
+
+    Attributes:
+        tensor: The weight.
+        axis: Its filter axis.
+        node: The node where the reason was met; for a model output the one that writes it.
+        reason: Why.
+        held: Indices that must stay.
+        size: Indices of the axis.
+    """
+
+    tensor: str
+    axis: int
+    node: str
+    reason: str
+    held: int
+    size: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether no index can be removed."""
+        return self.held == self.size
+
+    @property
+    def text(self) -> str:
+        """The reason, with the number of indices where that is not all of them."""
+        return self.reason if self.whole else f"{self.held} of {self.size} channels: {self.reason}"
+
+    def to_dict(self) -> dict[str, object]:
+        """As the report's `frozen` lists it."""
+        return {"tensor": self.tensor, "axis": self.axis, "node": self.node, "reason": self.text}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a report shows.
+
+    Attributes:
+        model: The input file.
+        output: The file written.
+        version: Of onnxprune.
+        before: Cost of the dense model.
+        after: Cost of the pruned model.
+        removed: Initializer -> axis -> removed indices.
+        removed_per_group: The same for the input axis of grouped convolutions whose groups lost different positions:
+            one list for each group that stays, in order.
+        frozen: Filter axes that must stay.
+        verified: Whether masked == pruned.
+        latency: Dense against pruned, or None when it was not timed.
+        settings: How the plan was made.
+        groups: Every group, those left whole included.
+        environment: Software and processor.
+        accuracy: 'before' and 'after', shares in [0, 1], where they were measured.
+    """
+
+    model: str
+    output: str
+    version: str
+    before: Cost
+    after: Cost
+    removed: Mapping[str, Mapping[int, Sequence[int]]]
+    removed_per_group: Mapping[str, Mapping[int, Sequence[Sequence[int]]]]
+    frozen: tuple[Frozen, ...]
+    verified: Equivalence
+    latency: Comparison | None
+    settings: Mapping[str, object]
+    groups: tuple[GroupReport, ...]
+    environment: Mapping[str, object]
+    accuracy: Mapping[str, float] | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON types only: `json.loads(json.dumps(d)) == d`."""
+        verified = {key: getattr(self.verified, key) for key in ("ok", "kind", "max_abs", "max_rel")}
+        held: dict[str, object] = {
+            "schema": SCHEMA,
+            "onnxprune": self.version,
+            "model": self.model,
+            "output": self.output,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "verified": verified,
+            "latency": timing(self.latency),
+            "accuracy": self.accuracy,
+            "settings": self.settings,
+            "groups": [asdict(g) for g in self.groups],
+            "frozen": [f.to_dict() for f in self.frozen],
+            "removed": self.removed,
+            "removed_per_group": self.removed_per_group,
+            "environment": self.environment,
+        }
+        return {key: plain(value) for key, value in held.items()}
+
+
+def timing(comparison: Comparison | None) -> dict[str, object] | None:
+    """A comparison as JSON; its environment stands once, at the top of the report."""
+    if comparison is None:
+        return None
+    return {key: value for key, value in comparison.to_dict().items() if key != "environment"}
+
+
+def plain(value: object) -> object:
+    """The same value in JSON's own types: string keys, lists, Python numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def make_report(
+    dependencies: Dependencies,
+    plan: Plan,
+    removed: Ids,
+    removal: Removal,
+    verified: Equivalence,
+    latency: Comparison | None = None,
+    *,
+    names: tuple[str, str] = ("", ""),
+    accuracy: Mapping[str, float] | None = None,
+) -> Report:
+    """Put the results of all stages together.
+
+    Args:
+        dependencies: The traced model.
+        plan: What was to be removed.
+        removed: The unit numbers that were.
+        removal: The indices that went with them.
+        verified: Whether masked == pruned.
+        latency: Dense against pruned, if timed.
+        names: The input and the output file.
+        accuracy: 'before' and 'after', shares in [0, 1], if measured.
+    """
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    return Report(
+        model=names[0],
+        output=names[1],
+        version=version(),
+        before=cost(dependencies),
+        after=cost(dependencies, keep),
+        removed=removal.indices,
+        removed_per_group=removal.per_block,
+        frozen=frozen_axes(dependencies),
+        verified=verified,
+        latency=latency,
+        settings=plan.settings,
+        groups=group_reports(dependencies, plan, keep),
+        environment=software() | dict(latency.environment if latency else {}),
+        accuracy=accuracy,
+    )
+
+
+def version() -> str:
+    """The installed version of onnxprune."""
+    try:
+        return metadata.version("onnxprune")
+    except metadata.PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
+
+
+def software() -> dict[str, object]:
+    """What the surgery depends on, whether or not anything was timed."""
+    return {"onnx": onnx.__version__, "numpy": np.__version__, "python": platform.python_version()}
+
+
+def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[GroupReport, ...]:
+    """Every group before and after; one that an edited plan leaves out is whole."""
+    entries = {entry.name: entry for entry in plan.groups}
+    before, after = (macs_by_node(dependencies, mask) for mask in (dense_mask(dependencies), keep))
+    gone = np.zeros(dependencies.unit_count, dtype=bool)
+    gone[np.unique(dependencies.unit[~keep])] = True
+    found = []
+    for group in dependencies.groups:
+        note = entries[group.name].note if group.name in entries else "not in the plan"
+        sizes = int(group.units.size), int((~gone[group.units]).sum())
+        work = group_macs(group, before), group_macs(group, after)
+        found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note))
+    return tuple(found)
+
+
+def nodes_of(group: Group) -> tuple[str, ...]:
+    """The node that reads each source of a group."""
+    return tuple(s.node for s in group.sources)
+
+
+def macs_by_node(dependencies: Dependencies, keep: Mask) -> dict[str, float]:
+    """Multiply-accumulates of every contraction, for one sample."""
+    found: dict[str, float] = {}
+    for product in dependencies.products:
+        found[product.node] = found.get(product.node, 0.0) + macs(product, keep)
+    return found
+
+
+def group_macs(group: Group, work: Mapping[str, float]) -> int:
+    """Multiply-accumulates of the contractions whose filters belong to a group, each once."""
+    return round(sum(work.get(node, 0.0) for node in set(nodes_of(group))))
+
+
+def frozen_axes(dependencies: Dependencies) -> tuple[Frozen, ...]:
+    """Every source axis that is held, whole or in part, once, in the order of the sources."""
+    whole = {(s.tensor, s.axis): freeze for s, freeze in dependencies.held}
+    where = places(dependencies.model)
+    found = []
+    for source in dependencies.sources:
+        stays = int((dependencies.unit[source.ids] < 0).sum())
+        if stays:
+            freeze = whole.get((source.tensor, source.axis)) or part_reason(dependencies, source)
+            node = freeze.node or where.get(freeze.tensor, source.node)
+            found.append(Frozen(source.tensor, source.axis, node, freeze.reason, stays, int(source.ids.size)))
+    return tuple(found)
+
+
+def part_reason(dependencies: Dependencies, source: Source) -> Freeze:
+    """Why some filters of a source must stay: the reason met most often."""
+    causes = dependencies.cause[source.ids][dependencies.unit[source.ids] < 0]
+    causes = causes[causes >= 0]
+    if not causes.size:
+        return Freeze(UNPRODUCED, source.node, source.tensor, source.axis)
+    return dependencies.freezes[int(np.bincount(causes).argmax())]
+
+
+def places(model: Model) -> dict[str, str]:
+    """Tensor -> the node that writes it, or else the first that reads it."""
+    nodes = model.proto.graph.node
+    written = {name: node_name(node) for node in nodes for name in node.output}
+    read = {name: node_name(node) for node in reversed(nodes) for name in node.input}
+    return read | written
+
+
+def node_name(node: onnx.NodeProto) -> str:
+    """The name errors and reports use: a node without one goes by its first output."""
+    return node.name or (node.output[0] if node.output else node.op_type)

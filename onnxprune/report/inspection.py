@@ -1,0 +1,257 @@
+"""What `onnxprune inspect` knows. Law: every axis of every tensor is either in a group or has a reason."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.cost import Cost, cost, dense_mask
+from onnxprune.errors import ModelError
+from onnxprune.labels import Axis, Ids
+from onnxprune.model import Dim, Model
+from onnxprune.plan.document import describe
+from onnxprune.report.data import UNPRODUCED, Frozen, frozen_axes, group_macs, macs_by_node, nodes_of, plain
+from onnxprune.rules import find
+from onnxprune.trace import Dependencies, Group
+
+SCHEMA = "onnxprune/inspect/1"
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """One group of coupled channels.
+
+    Attributes:
+        name: Its first source's tensor.
+        sources: The weight axes whose filters go together, as `tensor:axis`.
+        nodes: The node that reads each source.
+        channels: Units in the group.
+        rows: (rows, width) of each family of rows that must lose equal numbers.
+        macs: Multiply-accumulates of the sources' nodes, for one sample.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    nodes: tuple[str, ...]
+    channels: int
+    rows: tuple[tuple[int, int], ...]
+    macs: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A model as onnxprune sees it.
+
+    Attributes:
+        model: The file, or the graph's name.
+        opsets: Operator set domain -> version.
+        inputs: Name -> type and dimensions, e.g. 'float [N, 3, 32, 32]'.
+        outputs: The same of the outputs.
+        nodes: Nodes after normalisation.
+        cost: Parameters, multiply-accumulates, bytes.
+        groups: What can be pruned.
+        frozen: Filter axes that must stay.
+    """
+
+    model: str
+    opsets: dict[str, int]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    nodes: int
+    cost: Cost
+    groups: tuple[GroupSummary, ...]
+    frozen: tuple[Frozen, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON types."""
+        held = {"schema": SCHEMA, **asdict(self), "frozen": [f.to_dict() for f in self.frozen]}
+        return {key: plain(value) for key, value in held.items()}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why indices of an axis must stay: the reason, where it was met, and how many indices it holds (0: no labels)."""
+
+    reason: str
+    node: str
+    tensor: str
+    axis: int
+    held: int
+
+
+@dataclass(frozen=True)
+class AxisView:
+    """One axis of one tensor.
+
+    Attributes:
+        axis: Its number.
+        size: Its dimension: a number, a symbol, or None.
+        groups: Group name -> indices of this axis that belong to it.
+        frozen: Reasons for the others; an axis that can shrink freely has none.
+    """
+
+    axis: int
+    size: Dim
+    groups: dict[str, int]
+    frozen: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """One tensor; `role` is 'weight', 'input', 'output' or 'activation'; `axes` is None where the rank is unknown."""
+
+    tensor: str
+    role: str
+    axes: tuple[AxisView, ...] | None
+
+
+@dataclass(frozen=True)
+class Why:
+    """The answer to `inspect --why NAME`.
+
+    Attributes:
+        name: What was asked for.
+        operator: Of a node; '' for a tensor.
+        rule: The operator's rule in one line; '' where it has none and freezes what it touches.
+        tensors: The tensor itself, or everything the node reads and writes.
+    """
+
+    name: str
+    operator: str
+    rule: str
+    tensors: tuple[TensorView, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON types."""
+        return {key: plain(value) for key, value in {"schema": SCHEMA, **asdict(self)}.items()}
+
+
+def inspect_dict(dependencies: Dependencies, name: str | None = None) -> dict[str, object]:
+    """The JSON form of `inspect`, or of `inspect --why NAME`.
+
+    Raises:
+        ModelError: Nothing has that name.
+    """
+    return inspection(dependencies).to_dict() if name is None else why(dependencies, name).to_dict()
+
+
+def inspection(dependencies: Dependencies) -> Inspection:
+    """Summarise a traced model."""
+    model = dependencies.model
+    graph = model.proto.graph
+    work = macs_by_node(dependencies, dense_mask(dependencies))
+    return Inspection(
+        model=str(model.path or graph.name or "model"),
+        opsets={domain or "ai.onnx": number for domain, number in model.opsets.items()},
+        inputs={i.name: kind(i) for i in model.inputs},
+        outputs={o.name: kind(o) for o in graph.output},
+        nodes=len(graph.node),
+        cost=cost(dependencies),
+        groups=tuple(summary(g, group_macs(g, work)) for g in dependencies.groups),
+        frozen=frozen_axes(dependencies),
+    )
+
+
+def summary(group: Group, macs: int) -> GroupSummary:
+    """One group's figures."""
+    rows = tuple((int(r.shape[0]), int(r.shape[1])) for r in group.rows)
+    return GroupSummary(group.name, describe(group.sources), nodes_of(group), int(group.units.size), rows, macs)
+
+
+def kind(info: onnx.ValueInfoProto) -> str:
+    """Type and dimensions of a graph input or output."""
+    tensor = info.type.tensor_type
+    if not info.type.HasField("tensor_type"):
+        return str(info.type.WhichOneof("value") or "unknown")
+    dims = [str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
+    shape = f"[{', '.join(dims)}]" if tensor.HasField("shape") else "of unknown rank"
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} {shape}"
+
+
+def why(dependencies: Dependencies, name: str) -> Why:
+    """Explain one tensor, or everything a node touches.
+
+    Raises:
+        ModelError: Nothing has that name.
+    """
+    model, owners = dependencies.model, owner(dependencies)
+    tensors = tensor_names(model)
+    nodes = [n for n in model.proto.graph.node if n.name and n.name == name]
+    if name in tensors and not nodes:
+        return Why(name, "", "", (tensor_view(dependencies, name, tensors[name], owners),))
+    if not nodes:
+        known = list(tensors) + [n.name for n in model.proto.graph.node if n.name]
+        where = str(model.path or "model")
+        raise ModelError(f"no tensor or node is called '{name}'", where=where, remedy=suggestion(name, known))
+    touched = dict.fromkeys(t for n in nodes for t in [*n.input, *n.output] if t)
+    rule = find(nodes[0])
+    operator = ".".join(filter(None, (nodes[0].domain, nodes[0].op_type)))
+    views = tuple(tensor_view(dependencies, t, tensors[t], owners) for t in touched)
+    return Why(name, operator, rule.summary if rule else "", views)
+
+
+def tensor_names(model: Model) -> dict[str, str]:
+    """Every tensor's role."""
+    graph = model.proto.graph
+    found = {name: "activation" for node in graph.node for name in [*node.input, *node.output] if name}
+    found |= dict.fromkeys((t.name for t in graph.initializer), "weight")
+    found |= dict.fromkeys((i.name for i in model.inputs), "input")
+    return found | dict.fromkeys((o.name for o in graph.output), "output")
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """The names nearest to one that does not exist."""
+    inside = [k for k in known if name and name.lower() in k.lower()]
+    near = difflib.get_close_matches(name, known, n=NEAREST, cutoff=0.6)
+    found = list(dict.fromkeys([*near, *inside]))[:NEAREST] or list(known)[:NEAREST]
+    verb = "did you mean" if near or inside else "names look like"
+    return f"{verb} {', '.join(repr(f) for f in found)}" + ("?" if near or inside else "")
+
+
+def owner(dependencies: Dependencies) -> Ids:
+    """Per unit, the number of its group."""
+    found = np.full(dependencies.unit_count, -1, dtype=np.int64)
+    for number, group in enumerate(dependencies.groups):
+        found[group.units] = number
+    return found
+
+
+def tensor_view(dependencies: Dependencies, name: str, role: str, owners: Ids) -> TensorView:
+    """Every axis of one tensor."""
+    labels, shape = dependencies.labels.get(name), dependencies.model.shapes.get(name)
+    if labels is None:
+        return TensorView(name, role, None)
+    dims: Iterable[Dim] = shape if shape is not None else [None] * len(labels)
+    pairs = enumerate(zip(labels, dims, strict=True))
+    return TensorView(name, role, tuple(axis_view(dependencies, k, axis, dim, owners) for k, (axis, dim) in pairs))
+
+
+def axis_view(dependencies: Dependencies, k: int, axis: Axis, size: Dim, owners: Ids) -> AxisView:
+    """Which groups one axis belongs to, and why the rest of it stays."""
+    if axis.ids is None:
+        return AxisView(k, size, {}, (reason(dependencies, axis.cause, 0),))
+    units = dependencies.unit[axis.ids].ravel()
+    groups, sizes = np.unique(owners[units[units >= 0]], return_counts=True)
+    causes, held = np.unique(dependencies.cause[axis.ids].ravel()[units < 0], return_counts=True)
+    return AxisView(
+        k,
+        size,
+        {dependencies.groups[g].name: n for g, n in zip(groups.tolist(), sizes.tolist(), strict=True)},
+        tuple(reason(dependencies, c, n) for c, n in zip(causes.tolist(), held.tolist(), strict=True)),
+    )
+
+
+def reason(dependencies: Dependencies, cause: int, held: int) -> Reason:
+    """One recorded reason, or the absence of one."""
+    if cause < 0:
+        return Reason(UNPRODUCED, "", "", -1, held)
+    freeze = dependencies.freezes[cause]
+    return Reason(freeze.reason, freeze.node, freeze.tensor, freeze.axis, held)
+
+
+__all__ = ["Inspection", "Why", "inspect_dict", "inspection", "why"]

@@ -1,0 +1,225 @@
+"""Views for a terminal. Law: they show what the JSON holds, shortened but never rounded in the project's favour.
+
+Every function here returns something to print with rich; what is shown adapts to the console's width and encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from onnxprune.bench import Comparison
+from onnxprune.report import words
+from onnxprune.report.canvas import Canvas, View
+from onnxprune.report.data import Frozen, GroupReport, Report
+from onnxprune.report.inspection import AxisView, GroupSummary, Inspection, Reason, Why, inspect_dict, inspection, why
+from onnxprune.report.operators import ops_markdown, ops_rows
+from onnxprune.trace import Dependencies
+
+ROWS = 40  # groups shown before the rest is counted
+REASONS = 12
+
+__all__ = ["comparison_view", "inspect_dict", "inspect_view", "ops_markdown", "ops_view", "report_view", "why_view"]
+
+
+def report_view(report: Report) -> View:
+    """What a run did: summary, groups, and what stayed."""
+
+    def draw(canvas: Canvas) -> Iterator[RenderableType]:
+        title = f"{report.model} {canvas.arrow} {report.output}" if report.output else report.model
+        yield canvas.panel(title, canvas.facts(summary(canvas, report)))
+        yield from group_table(canvas, report.groups)
+        yield from reasons(canvas, report.frozen)
+
+    return View(draw)
+
+
+def comparison_view(comparison: Comparison) -> View:
+    """What a timing found."""
+
+    def draw(canvas: Canvas) -> Iterator[RenderableType]:
+        rows = [*latency(canvas, comparison)]
+        if cpu := comparison.environment.get("cpu"):
+            rows.append(("processor", canvas.text(str(cpu))))
+        yield canvas.panel("latency", canvas.facts(rows))
+
+    return View(draw)
+
+
+def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
+    """The facts in the panel of a report."""
+    b, a = report.before, report.after
+    channels = [sum(g.channels_before for g in report.groups), sum(g.channels_after for g in report.groups)]
+    pairs = [(channels[0], channels[1]), (b.params, a.params), (b.macs, a.macs), (b.bytes, a.bytes)]
+    forms = [words.count, words.count, words.count, words.size]
+    lines = canvas.arrows([(form(x), form(y)) for form, (x, y) in zip(forms, pairs, strict=True)])
+    for name, line, (x, y) in zip(("channels", "parameters", "MACs", "size"), lines, pairs, strict=True):
+        yield name, canvas.text(f"{line}  {words.change(x, y):>7}")
+    if report.accuracy:
+        right = report.accuracy["before"], report.accuracy["after"]
+        yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
+    yield "verified", canvas.text(words.verified(report.verified), "green" if report.verified.ok else "bold red")
+    if report.latency is None:
+        yield "latency", canvas.text("not measured")
+    else:
+        yield from latency(canvas, report.latency)
+    if report.settings:
+        yield "settings", canvas.text(words.settings(dict(report.settings)), "dim")
+
+
+def latency(canvas: Canvas, c: Comparison) -> Iterator[tuple[str, Text]]:
+    """Times, what they say, and what the same timing says of two identical models."""
+    style = "yellow" if not c.significant else "green" if c.speedup > 1 else "red"
+    pairs = [(c.before_ms, c.after_ms), (c.before_p90_ms, c.after_p90_ms)]
+    lines = canvas.arrows([(words.milliseconds(x), words.milliseconds(y)) for x, y in pairs])
+    yield "latency", canvas.text(f"{lines[0]}  median")
+    yield "", canvas.text(f"{lines[1]}  90th percentile")
+    yield "speedup", canvas.text(words.speedup(c), style)
+    yield "A/A control", canvas.text(words.control(c), "" if c.control_ok else "yellow")
+    yield "measured on", canvas.text(words.conditions(c), "dim")
+
+
+def group_table(canvas: Canvas, groups: Sequence[GroupReport]) -> Iterator[RenderableType]:
+    """Channels and work of every group; the planner's notes are numbered and stand below."""
+    shown = groups[:ROWS]
+    notes = list(dict.fromkeys(g.note for g in shown if g.note))
+    channels = canvas.arrows([(str(g.channels_before), str(g.channels_after)) for g in shown])
+    work = canvas.arrows([(words.count(g.macs_before), words.count(g.macs_after)) for g in shown])
+    marks = [str(notes.index(g.note) + 1) if g.note else "" for g in shown]
+    bars = [canvas.bar(g.channels_after / max(1, g.channels_before)) for g in shown]
+    columns = [["channels", *channels], ["kept", *bars], ["MACs", *work], ["note", *marks]][: 4 if notes else 3]
+    room = canvas.rest(columns)
+    table = canvas.table([("group (+ coupled layers)", "left"), *((c[0], "right") for c in columns)])
+    for g, cells in zip(shown, zip(*(c[1:] for c in columns), strict=True), strict=True):
+        style = "" if g.channels_after < g.channels_before else "dim"
+        table.add_row(canvas.text(title(canvas, g, room)), *cells, style=style)
+    if groups:
+        yield table
+    yield from more(canvas, len(groups) - len(shown), "group", "see --report")
+    yield from (canvas.text(f"note {n}: {note}", "dim") for n, note in enumerate(notes, 1))
+
+
+def title(canvas: Canvas, group: GroupReport | GroupSummary, room: int) -> str:
+    """A group's name in the cells there are, with the number of layers that go with it."""
+    others = len(group.sources) - 1
+    tail = words.titled("", others)
+    return canvas.short(words.label(group.name, group.nodes), room - len(tail)) + tail
+
+
+def more(canvas: Canvas, count: int, noun: str, where: str) -> Iterator[Text]:
+    """What was left out of a table."""
+    if count > 0:
+        yield canvas.text(f"... and {words.plural(count, f'more {noun}')} ({where})", "dim")
+
+
+def reasons(canvas: Canvas, frozen: Iterable[Frozen], where: str = "see --report") -> Iterator[RenderableType]:
+    """What stays, counted by reason, the most frequent first."""
+    counted = words.collapsed([(f.reason, f.whole) for f in frozen])
+    if not counted:
+        return
+    yield Text("")
+    yield Text("Kept", style="bold")
+    rows = [(words.layers(n, whole), canvas.text(reason)) for (reason, whole), n in counted[:REASONS]]
+    yield canvas.facts(rows)
+    yield from more(canvas, len(counted) - REASONS, "reason", where)
+
+
+def inspect_view(dependencies: Dependencies) -> View:
+    """What can be pruned in a model, and why the rest cannot."""
+    found = inspection(dependencies)
+
+    def draw(canvas: Canvas) -> Iterator[RenderableType]:
+        yield canvas.panel(found.model, canvas.facts(model_facts(canvas, found)))
+        yield from summary_table(canvas, found.groups)
+        yield from reasons(canvas, found.frozen, "see --json")
+
+    return View(draw)
+
+
+def model_facts(canvas: Canvas, found: Inspection) -> Iterator[tuple[str, Text]]:
+    """The facts in the panel of an inspection."""
+    for name, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
+        for n, (port, kind) in enumerate(ports.items()):
+            yield "" if n else name, canvas.text(f"{port}: {kind}")
+    yield "operator sets", canvas.text(", ".join(f"{domain} {number}" for domain, number in found.opsets.items()))
+    yield "nodes", canvas.text(f"{found.nodes:,}")
+    yield "parameters", canvas.text(f"{words.count(found.cost.params)} ({words.size(found.cost.bytes)})")
+    yield "MACs", canvas.text(f"{words.count(found.cost.macs)} a sample")
+    channels = words.plural(sum(g.channels for g in found.groups), "channel")
+    yield "prunable", canvas.text(f"{channels} in {words.plural(len(found.groups), 'group')}")
+
+
+def summary_table(canvas: Canvas, groups: Sequence[GroupSummary]) -> Iterator[RenderableType]:
+    """The groups of an inspection; rows are shown as 'rows x width'."""
+    shown = groups[:ROWS]
+    columns = [
+        ["channels", *(str(g.channels) for g in shown)],
+        ["layers", *(str(len(g.sources)) for g in shown)],
+        ["MACs", *(words.count(g.macs) for g in shown)],
+        ["equal rows", *(words.rows(g.rows) for g in shown)],
+    ][: 4 if any(g.rows for g in shown) else 3]
+    room = canvas.rest(columns)
+    table = canvas.table([("group", "left"), *((c[0], "right") for c in columns)])
+    for g, cells in zip(shown, zip(*(c[1:] for c in columns), strict=True), strict=True):
+        table.add_row(canvas.text(canvas.short(words.label(g.name, g.nodes), room)), *cells)
+    if groups:
+        yield table
+    yield from more(canvas, len(groups) - len(shown), "group", "see --json")
+
+
+def why_view(dependencies: Dependencies, name: str) -> View:
+    """Why a tensor, or what a node touches, can or cannot shrink.
+
+    Raises:
+        ModelError: Nothing has that name; the message names the nearest.
+    """
+    found = why(dependencies, name)
+    return View(lambda canvas: draw_why(canvas, found))
+
+
+def draw_why(canvas: Canvas, found: Why) -> Iterator[RenderableType]:
+    """The node, if it is one, then every tensor axis by axis."""
+    if found.operator:
+        yield canvas.text(f"{found.name}: {found.operator}", "bold")
+        yield canvas.text(f"rule: {found.rule or 'none, so it freezes everything it touches'}", "dim")
+    for tensor in found.tensors:
+        if tensor.axes is None:
+            yield canvas.text(f"{tensor.tensor}: {tensor.role} of unknown rank, never sliced", "bold")
+            continue
+        shape = " x ".join("?" if axis.size is None else str(axis.size) for axis in tensor.axes) or "scalar"
+        yield canvas.text(f"{tensor.tensor}: {tensor.role}, {shape}", "bold")
+        yield canvas.facts((f"  axis {axis.axis}", axis_text(canvas, axis)) for axis in tensor.axes)
+
+
+def axis_text(canvas: Canvas, axis: AxisView) -> Text:
+    """The groups of one axis, and the reasons for what stays, a line each."""
+    lines = [
+        canvas.text(f"can shrink: {n} of {axis.size} in group '{group}'", "green") for group, n in axis.groups.items()
+    ]
+    lines += [canvas.text(reason_text(r), "yellow") for r in axis.frozen]
+    return Text("\n").join(lines) if lines else canvas.text("empty")
+
+
+def reason_text(r: Reason) -> str:
+    """One reason with the place where it was met."""
+    where = [f"node '{r.node}'" if r.node else "", f"tensor '{r.tensor}'" if r.tensor else ""]
+    place = ", ".join([*filter(None, where), *([f"axis {r.axis}"] if r.axis >= 0 else [])])
+    held = f"{r.held} stay" if r.held else "stays"
+    return f"{held}: {r.reason}" + (f" ({place})" if place else "")
+
+
+def ops_view() -> View:
+    """The operators with a rule; those that share one stand together."""
+
+    def draw(canvas: Canvas) -> Iterator[RenderableType]:
+        together: dict[tuple[str, str], list[str]] = {}
+        for o in ops_rows():
+            together.setdefault((o.family, o.summary), []).append(words.qualified(o.domain, o.operator))
+        table = canvas.table([(header, "left") for header in ("family", "operators", "how labels pass")])
+        for (family, passes), operators in together.items():
+            table.add_row(*(canvas.text(cell) for cell in (family, ", ".join(operators), passes)))
+        yield table
+
+    return View(draw)

@@ -1,0 +1,147 @@
+"""How figures and names read, in every form of the report. Law: ASCII only, one line, and nothing a name can break.
+
+Tensor names come from the model file, so they may hold anything: control characters are shown as escapes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from onnxprune.bench import Comparison
+from onnxprune.verify import Equivalence
+
+GAP = "..."
+SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+EXACT = 10_000  # counts below this are shown to the last digit
+
+
+def count(n: float) -> str:
+    """A number of weights or multiplications, to four digits: '272.5 k'."""
+    return f"{n:,.0f}" if n < EXACT else scaled(n, "")
+
+
+def size(n: float) -> str:
+    """A number of bytes, in powers of 1000: '1.042 MB'."""
+    return f"{n:.0f} B" if n < 1000 else scaled(n, "B")
+
+
+def scaled(n: float, unit: str) -> str:
+    """Four significant digits and a decimal prefix."""
+    for scale, prefix in SCALES:
+        if float(f"{n:.4g}") >= scale:
+            digits = max(0, 4 - len(f"{n / scale:.0f}"))
+            return f"{n / scale:.{digits}f} {prefix}{unit}"
+    return f"{n:.0f} {unit}".strip()
+
+
+def change(before: float, after: float) -> str:
+    """A relative change: '-51.1%'. Nothing to compare with gives '-'."""
+    return f"{(after - before) / before:+.1%}" if before else "-"
+
+
+def plural(n: int, noun: str) -> str:
+    """'1 layer', '2 layers', '3 batches'."""
+    ending = "es" if noun.endswith(("ch", "x", "s")) else "s"
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}{ending}"
+
+
+def shorten(name: str, width: int) -> str:
+    """A name in at most `width` characters; the middle goes, and the end, which differs most, keeps more."""
+    if len(name) <= width:
+        return name
+    if width <= len(GAP) + 2:
+        return name[:width]
+    head = (width - len(GAP)) * 2 // 5
+    return name[:head] + GAP + name[len(name) - (width - len(GAP) - head) :]
+
+
+def printable(text: str, *, ascii_only: bool = False) -> str:
+    """Text without control characters (shown as escapes), and without what the encoding lacks."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode("ascii", "backslashreplace").decode() if ascii_only else shown
+
+
+def label(name: str, nodes: Sequence[str]) -> str:
+    """What to call a group: its first tensor, or that tensor's node where an exporter numbered the tensors."""
+    numbered = name.startswith("onnx::") or name.isdecimal()
+    return nodes[0] if numbered and nodes and nodes[0] else name
+
+
+def titled(label: str, others: int) -> str:
+    """A group's label with the number of further layers that are pruned with it: 'conv1.weight +3'."""
+    return f"{label} +{others}" if others else label
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """A 95% interval of a ratio."""
+    return f"95% interval {bounds[0]:.2f} to {bounds[1]:.2f}"
+
+
+def speedup(c: Comparison) -> str:
+    """What the timing says, plainly."""
+    figures = f"{c.speedup:.2f}x, {interval(c.ci95)}"
+    if not c.significant:
+        return f"{c.verdict} ({figures})"
+    return f"{c.verdict}: {figures}"
+
+
+def control(c: Comparison) -> str:
+    """What the same timing says about the dense model against itself."""
+    figures = f"{c.control:.2f}x, {interval(c.control_ci95)}"
+    return figures if c.control_ok else f"{figures}: not 1, the machine was too noisy to trust the speedup"
+
+
+def conditions(c: Comparison) -> str:
+    """Under which conditions the times hold."""
+    where = f"{c.provider}, {plural(c.threads, 'thread')}, batch {c.batch}"
+    return f"{where}, {plural(c.rounds, 'round')} of {c.inner}"
+
+
+def milliseconds(ms: float) -> str:
+    """A time, to three digits after the point below 10 ms."""
+    return f"{ms:.3f} ms" if ms < 10 else f"{ms:.2f} ms" if ms < 100 else f"{ms:.1f} ms"
+
+
+def verified(e: Equivalence) -> str:
+    """What was compared, and how closely it agreed."""
+    verdict = f"{e.kind}, pruned == masked" if e.ok else "FAILED, pruned differs from masked"
+    figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
+    return f"{verdict} on {plural(e.batches, 'batch')}: {figures}"
+
+
+def points(before: float, after: float) -> str:
+    """A difference of two shares, in percentage points."""
+    return f"{(after - before) * 100:+.2f} points"
+
+
+def settings(held: dict[str, object]) -> str:
+    """A plan's settings on one line."""
+    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in held.items())
+
+
+def setting(value: object) -> str:
+    """One setting: lists without brackets, pairs as GLOB=R."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(f"{v[0]}={v[1]}" if isinstance(v, (list, tuple)) and len(v) == 2 else str(v) for v in value)
+    return str(value)
+
+
+def collapsed(found: Sequence[tuple[str, bool]]) -> list[tuple[tuple[str, bool], int]]:
+    """(reason, whether it holds the whole layer) with the number of layers, the most frequent first."""
+    return Counter(found).most_common()
+
+
+def layers(n: int, whole: bool) -> str:
+    """'12 layers', or '1 layer in part'."""
+    return plural(n, "layer") + ("" if whole else " in part")
+
+
+def rows(families: Sequence[tuple[int, int]]) -> str:
+    """Families of rows as 'rows x width', each form once."""
+    return ", ".join(f"{r} x {w}" for r, w in dict.fromkeys(families))
+
+
+def qualified(domain: str, operator: str) -> str:
+    """An operator's name, with its domain unless that is ONNX's own."""
+    return operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
