@@ -221,6 +221,7 @@ def export(model: nn.Module, example: Tensor, path: Path) -> None:
         output_names=["logits"],
         dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
         training=torch.onnx.TrainingMode.PRESERVE,  # EVAL would fold each BatchNormalization into its convolution
+        do_constant_folding=False,
     )
 
 
