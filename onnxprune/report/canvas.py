@@ -6,6 +6,7 @@ holds the drawing function and calls it with a `Canvas`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,24 @@ class Canvas:
     def short(self, name: str, width: int) -> str:
         """A name cut in the middle to a width."""
         return words.shorten(words.printable(name, ascii_only=self.ascii_only), max(width, NAME_LEAST))
+
+    def names(self, names: Sequence[str], tails: Sequence[str], room: int) -> list[Text]:
+        """Names for the rows of a table, cut to the room beside their tails so that no two look alike.
+
+        Where cutting the middle would make two look alike, all lose their beginnings; where that does too, those stay
+        whole and take several lines.
+        """
+        shown = [words.printable(name, ascii_only=self.ascii_only) for name in names]
+        rooms = [max(room - len(tail), NAME_LEAST) for tail in tails]
+        middles = [words.shorten(name, space) for name, space in zip(shown, rooms, strict=True)]
+        ends = [words.ending(name, space) for name, space in zip(shown, rooms, strict=True)]
+        distinct = len(set(shown))
+        cut = middles if len(set(middles)) >= distinct else ends
+        uses = Counter(dict(zip(shown, cut, strict=True)).values())
+        return [
+            self.text((short if uses[short] == 1 else name) + tail)
+            for name, short, tail in zip(shown, cut, tails, strict=True)
+        ]
 
     @property
     def arrow(self) -> str:
@@ -84,7 +103,7 @@ class Canvas:
     def rest(self, columns: Sequence[Sequence[str]]) -> int:
         """Cells left for a name beside the other columns, given all their cells, headers included."""
         taken = sum(max(map(len, cells), default=0) for cells in columns)
-        return self.width - taken - 3 * (len(columns) + 1) - 2
+        return self.width - taken - 3 * len(columns)
 
 
 @dataclass(frozen=True)

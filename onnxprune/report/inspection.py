@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,12 +15,15 @@ from onnxprune.errors import ModelError
 from onnxprune.labels import Axis, Ids
 from onnxprune.model import Dim, Model
 from onnxprune.plan.document import describe
+from onnxprune.report import words
 from onnxprune.report.data import UNPRODUCED, Frozen, frozen_axes, group_macs, macs_by_node, nodes_of, plain
 from onnxprune.rules import find
 from onnxprune.trace import Dependencies, Group
 
 SCHEMA = "onnxprune/inspect/1"
 NEAREST = 3
+NO_CHANNELS = "not an axis of channels"
+NUMBERS = "read for its numbers (sizes, bounds), not as data"
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Inspection:
         cost: Parameters, multiply-accumulates, bytes.
         groups: What can be pruned.
         frozen: Filter axes that must stay.
+        unknown: Operators without a rule, which freeze what they touch -> their number of nodes.
+        open_sizes: Whether an input leaves more open than its batch; costs count such sizes as 1.
     """
 
     model: str
@@ -66,6 +72,8 @@ class Inspection:
     cost: Cost
     groups: tuple[GroupSummary, ...]
     frozen: tuple[Frozen, ...]
+    unknown: dict[str, int]
+    open_sizes: bool
 
     def to_dict(self) -> dict[str, object]:
         """As JSON types."""
@@ -154,7 +162,14 @@ def inspection(dependencies: Dependencies) -> Inspection:
         cost=cost(dependencies),
         groups=tuple(summary(g, group_macs(g, work)) for g in dependencies.groups),
         frozen=frozen_axes(dependencies),
+        unknown=dict(Counter(operator(n) for n in graph.node if find(n) is None).most_common()),
+        open_sizes=any(d.dim_value < 1 for i in model.inputs for d in i.type.tensor_type.shape.dim[1:]),
     )
+
+
+def operator(node: onnx.NodeProto) -> str:
+    """An operator's name, with its domain unless that is ONNX's own."""
+    return words.qualified(node.domain, node.op_type)
 
 
 def summary(group: Group, macs: int) -> GroupSummary:
@@ -190,9 +205,8 @@ def why(dependencies: Dependencies, name: str) -> Why:
         raise ModelError(f"no tensor or node is called '{name}'", where=where, remedy=suggestion(name, known))
     touched = dict.fromkeys(t for n in nodes for t in [*n.input, *n.output] if t)
     rule = find(nodes[0])
-    operator = ".".join(filter(None, (nodes[0].domain, nodes[0].op_type)))
     views = tuple(tensor_view(dependencies, t, tensors[t], owners) for t in touched)
-    return Why(name, operator, rule.summary if rule else "", views)
+    return Why(name, operator(nodes[0]), rule.summary if rule else "", views)
 
 
 def tensor_names(model: Model) -> dict[str, str]:
@@ -223,18 +237,22 @@ def owner(dependencies: Dependencies) -> Ids:
 
 def tensor_view(dependencies: Dependencies, name: str, role: str, owners: Ids) -> TensorView:
     """Every axis of one tensor."""
-    labels, shape = dependencies.labels.get(name), dependencies.model.shapes.get(name)
-    if labels is None:
+    model, labels = dependencies.model, dependencies.labels.get(name)
+    weight = model.weights.get(name)
+    shape = model.shapes.get(name) if weight is None else weight.shape
+    if shape is None:
         return TensorView(name, role, None)
-    dims: Iterable[Dim] = shape if shape is not None else [None] * len(labels)
-    pairs = enumerate(zip(labels, dims, strict=True))
+    if labels is None:
+        numbers = (Reason(NUMBERS, "", "", -1, 0),)
+        return TensorView(name, role, tuple(AxisView(k, dim, {}, numbers) for k, dim in enumerate(shape)))
+    pairs = enumerate(zip(labels, shape, strict=True))
     return TensorView(name, role, tuple(axis_view(dependencies, k, axis, dim, owners) for k, (axis, dim) in pairs))
 
 
 def axis_view(dependencies: Dependencies, k: int, axis: Axis, size: Dim, owners: Ids) -> AxisView:
     """Which groups one axis belongs to, and why the rest of it stays."""
     if axis.ids is None:
-        return AxisView(k, size, {}, (reason(dependencies, axis.cause, 0),))
+        return AxisView(k, size, {}, (reason(dependencies, axis.cause, 0, NO_CHANNELS),))
     units = dependencies.unit[axis.ids].ravel()
     groups, sizes = np.unique(owners[units[units >= 0]], return_counts=True)
     causes, held = np.unique(dependencies.cause[axis.ids].ravel()[units < 0], return_counts=True)
@@ -246,10 +264,10 @@ def axis_view(dependencies: Dependencies, k: int, axis: Axis, size: Dim, owners:
     )
 
 
-def reason(dependencies: Dependencies, cause: int, held: int) -> Reason:
+def reason(dependencies: Dependencies, cause: int, held: int, otherwise: str = UNPRODUCED) -> Reason:
     """One recorded reason, or the absence of one."""
     if cause < 0:
-        return Reason(UNPRODUCED, "", "", -1, held)
+        return Reason(otherwise, "", "", -1, held)
     freeze = dependencies.freezes[cause]
     return Reason(freeze.reason, freeze.node, freeze.tensor, freeze.axis, held)
 

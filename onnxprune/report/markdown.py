@@ -10,7 +10,7 @@ from onnxprune.report import words
 from onnxprune.report.data import Frozen, GroupReport, Report
 
 ROWS = 100  # a comment on a pull request may have 65,536 characters
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~#&])")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<|~#&])")
 
 
 def to_markdown(report: Report) -> str:
@@ -90,7 +90,7 @@ def kept(frozen: Sequence[Frozen]) -> Iterator[str]:
     """What stays, counted by reason."""
     counted = words.collapsed([(f.reason, f.whole) for f in frozen])
     if counted:
-        yield from ("**Kept**", "")
+        yield from ("**Cannot be pruned**", "")
     for (reason, whole), n in counted[:ROWS]:
         yield f"- {words.layers(n, whole)}: {escaped(reason)}"
 

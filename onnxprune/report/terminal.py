@@ -20,6 +20,7 @@ from onnxprune.trace import Dependencies
 
 ROWS = 40  # groups shown before the rest is counted
 REASONS = 12
+BARE = 28  # cells for names; with fewer, the bars give way
 
 __all__ = ["comparison_view", "inspect_dict", "inspect_view", "ops_markdown", "ops_view", "report_view", "why_view"]
 
@@ -90,22 +91,23 @@ def group_table(canvas: Canvas, groups: Sequence[GroupReport]) -> Iterator[Rende
     marks = [str(notes.index(g.note) + 1) if g.note else "" for g in shown]
     bars = [canvas.bar(g.channels_after / max(1, g.channels_before)) for g in shown]
     columns = [["channels", *channels], ["kept", *bars], ["MACs", *work], ["note", *marks]][: 4 if notes else 3]
+    if canvas.rest(columns) < BARE:
+        del columns[1]
     room = canvas.rest(columns)
-    table = canvas.table([("group (+ coupled layers)", "left"), *((c[0], "right") for c in columns)])
-    for g, cells in zip(shown, zip(*(c[1:] for c in columns), strict=True), strict=True):
-        style = "" if g.channels_after < g.channels_before else "dim"
-        table.add_row(canvas.text(title(canvas, g, room)), *cells, style=style)
+    table = canvas.table([("group (+ coupled layers)"[:room], "left"), *((c[0], "right") for c in columns)])
+    names = canvas.names([words.label(g.name, g.nodes) for g in shown], [coupled(g) for g in shown], room)
+    for g, *cells in zip(shown, names, *(c[1:] for c in columns), strict=True):
+        table.add_row(*cells, style="" if g.channels_after < g.channels_before else "dim")
     if groups:
         yield table
     yield from more(canvas, len(groups) - len(shown), "group", "see --report")
     yield from (canvas.text(f"note {n}: {note}", "dim") for n, note in enumerate(notes, 1))
 
 
-def title(canvas: Canvas, group: GroupReport | GroupSummary, room: int) -> str:
-    """A group's name in the cells there are, with the number of layers that go with it."""
+def coupled(group: GroupReport) -> str:
+    """How many further layers are pruned together with the one that names the group."""
     others = len(group.sources) - 1
-    tail = words.titled("", others)
-    return canvas.short(words.label(group.name, group.nodes), room - len(tail)) + tail
+    return f" +{others}" if others else ""
 
 
 def more(canvas: Canvas, count: int, noun: str, where: str) -> Iterator[Text]:
@@ -120,7 +122,7 @@ def reasons(canvas: Canvas, frozen: Iterable[Frozen], where: str = "see --report
     if not counted:
         return
     yield Text("")
-    yield Text("Kept", style="bold")
+    yield Text("Cannot be pruned", style="bold")
     rows = [(words.layers(n, whole), canvas.text(reason)) for (reason, whole), n in counted[:REASONS]]
     yield canvas.facts(rows)
     yield from more(canvas, len(counted) - REASONS, "reason", where)
@@ -146,9 +148,20 @@ def model_facts(canvas: Canvas, found: Inspection) -> Iterator[tuple[str, Text]]
     yield "operator sets", canvas.text(", ".join(f"{domain} {number}" for domain, number in found.opsets.items()))
     yield "nodes", canvas.text(f"{found.nodes:,}")
     yield "parameters", canvas.text(f"{words.count(found.cost.params)} ({words.size(found.cost.bytes)})")
-    yield "MACs", canvas.text(f"{words.count(found.cost.macs)} a sample")
+    counted = "a sample, with open sizes counted as 1" if found.open_sizes else "a sample"
+    yield "MACs", canvas.text(f"{words.count(found.cost.macs)} {counted}")
+    yield "prunable", canvas.text(prunable(found))
+    if found.unknown:
+        yield "no rule for", canvas.text(", ".join(f"{kind} ({n})" for kind, n in found.unknown.items()))
+
+
+def prunable(found: Inspection) -> str:
+    """How much can be pruned, or that nothing can."""
+    if not found.groups:
+        layers = words.plural(len(found.frozen), "layer")
+        return f"nothing: {layers} held" if found.frozen else "nothing: no traced Conv, Gemm or MatMul with weights"
     channels = words.plural(sum(g.channels for g in found.groups), "channel")
-    yield "prunable", canvas.text(f"{channels} in {words.plural(len(found.groups), 'group')}")
+    return f"{channels} in {words.plural(len(found.groups), 'group')}"
 
 
 def summary_table(canvas: Canvas, groups: Sequence[GroupSummary]) -> Iterator[RenderableType]:
@@ -162,8 +175,9 @@ def summary_table(canvas: Canvas, groups: Sequence[GroupSummary]) -> Iterator[Re
     ][: 4 if any(g.rows for g in shown) else 3]
     room = canvas.rest(columns)
     table = canvas.table([("group", "left"), *((c[0], "right") for c in columns)])
-    for g, cells in zip(shown, zip(*(c[1:] for c in columns), strict=True), strict=True):
-        table.add_row(canvas.text(canvas.short(words.label(g.name, g.nodes), room)), *cells)
+    names = canvas.names([words.label(g.name, g.nodes) for g in shown], [""] * len(shown), room)
+    for cells in zip(names, *(c[1:] for c in columns), strict=True):
+        table.add_row(*cells)
     if groups:
         yield table
     yield from more(canvas, len(groups) - len(shown), "group", "see --json")
@@ -190,24 +204,33 @@ def draw_why(canvas: Canvas, found: Why) -> Iterator[RenderableType]:
             continue
         shape = " x ".join("?" if axis.size is None else str(axis.size) for axis in tensor.axes) or "scalar"
         yield canvas.text(f"{tensor.tensor}: {tensor.role}, {shape}", "bold")
-        yield canvas.facts((f"  axis {axis.axis}", axis_text(canvas, axis)) for axis in tensor.axes)
+        yield canvas.facts((f"  axis {axis.axis}", axis_text(canvas, tensor.tensor, axis)) for axis in tensor.axes)
 
 
-def axis_text(canvas: Canvas, axis: AxisView) -> Text:
+def axis_text(canvas: Canvas, tensor: str, axis: AxisView) -> Text:
     """The groups of one axis, and the reasons for what stays, a line each."""
+    total = sum(axis.groups.values()) + sum(r.held for r in axis.frozen)
     lines = [
-        canvas.text(f"can shrink: {n} of {axis.size} in group '{group}'", "green") for group, n in axis.groups.items()
+        canvas.text(f"{part(n, total)}can shrink, in group '{group}'", "green") for group, n in axis.groups.items()
     ]
-    lines += [canvas.text(reason_text(r), "yellow") for r in axis.frozen]
+    lines += [
+        canvas.text(f"{part(r.held, total)}fixed: {r.reason}{place(r, tensor, axis.axis)}", "yellow")
+        for r in axis.frozen
+    ]
     return Text("\n").join(lines) if lines else canvas.text("empty")
 
 
-def reason_text(r: Reason) -> str:
-    """One reason with the place where it was met."""
-    where = [f"node '{r.node}'" if r.node else "", f"tensor '{r.tensor}'" if r.tensor else ""]
-    place = ", ".join([*filter(None, where), *([f"axis {r.axis}"] if r.axis >= 0 else [])])
-    held = f"{r.held} stay" if r.held else "stays"
-    return f"{held}: {r.reason}" + (f" ({place})" if place else "")
+def part(n: int, total: int) -> str:
+    """'4 of 16 ', or nothing where it is all of them."""
+    return f"{n} of {total} " if n < total else ""
+
+
+def place(r: Reason, tensor: str, axis: int) -> str:
+    """Where a reason was met, unless that is the very axis it is told for."""
+    here = (r.tensor, r.axis) == (tensor, axis) or not r.tensor
+    spots = [f"node '{r.node}'" if r.node else "", "" if here else f"tensor '{r.tensor}'"]
+    spots += [f"axis {r.axis}"] if r.axis >= 0 and not here else []
+    return f" ({', '.join(filter(None, spots))})" if any(spots) else ""
 
 
 def ops_view() -> View:

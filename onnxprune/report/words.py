@@ -5,14 +5,17 @@ Tensor names come from the model file, so they may hold anything: control charac
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
-from onnxprune.bench import Comparison
+from onnxprune.bench import MARGIN, Comparison
 from onnxprune.verify import Equivalence
 
 GAP = "..."
 SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+NUMBERED = re.compile(r"onnx::.*|(val_)?\d+")  # tensors that an exporter numbered
 EXACT = 10_000  # counts below this are shown to the last digit
 
 
@@ -47,13 +50,27 @@ def plural(n: int, noun: str) -> str:
 
 
 def shorten(name: str, width: int) -> str:
-    """A name in at most `width` characters; the middle goes, and the end, which differs most, keeps more."""
+    """A name in at most `width` characters: repeated parts of a path go first, then the middle; the end tells most."""
     if len(name) <= width:
         return name
-    if width <= len(GAP) + 2:
+    name = lean(name)
+    if len(name) <= width or width <= len(GAP) + 2:
         return name[:width]
     head = (width - len(GAP)) * 2 // 5
     return name[:head] + GAP + name[len(name) - (width - len(GAP) - head) :]
+
+
+def ending(name: str, width: int) -> str:
+    """The end of a name in at most `width` characters, for names that differ in the middle."""
+    name = name if len(name) <= width else lean(name)
+    return name if len(name) <= width else GAP + name[len(name) - max(width - len(GAP), 1) :]
+
+
+def lean(path: str) -> str:
+    """A path without the parts that the next part repeats: '/layer1/layer1.0/Conv' becomes '.../layer1.0/Conv'."""
+    parts = [part for part in path.split("/") if part]
+    kept = [part for part, after in pairwise([*parts, ""]) if not after.startswith(part)]
+    return "/".join([GAP, *kept]) if len(kept) < len(parts) else path
 
 
 def printable(text: str, *, ascii_only: bool = False) -> str:
@@ -64,13 +81,7 @@ def printable(text: str, *, ascii_only: bool = False) -> str:
 
 def label(name: str, nodes: Sequence[str]) -> str:
     """What to call a group: its first tensor, or that tensor's node where an exporter numbered the tensors."""
-    numbered = name.startswith("onnx::") or name.isdecimal()
-    return nodes[0] if numbered and nodes and nodes[0] else name
-
-
-def titled(label: str, others: int) -> str:
-    """A group's label with the number of further layers that are pruned with it: 'conv1.weight +3'."""
-    return f"{label} +{others}" if others else label
+    return nodes[0] if NUMBERED.fullmatch(name) and nodes and nodes[0] else name
 
 
 def interval(bounds: Sequence[float]) -> str:
@@ -82,7 +93,8 @@ def speedup(c: Comparison) -> str:
     """What the timing says, plainly."""
     figures = f"{c.speedup:.2f}x, {interval(c.ci95)}"
     if not c.significant:
-        return f"{c.verdict} ({figures})"
+        noise = f"; identical models differed by {c.margin:.0%}" if c.margin > MARGIN else ""
+        return f"{c.verdict} ({figures}{noise})"
     return f"{c.verdict}: {figures}"
 
 
