@@ -50,7 +50,8 @@ format: $(STAMP)  ## Let ruff rewrite what it can
 	$(BIN)/ruff format .
 
 bench: $(STAMP)  ## Run the benchmarks (long)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/li2016.py
+	$(BIN)/python benchmarks/scaling.py
 
 clean:  ## Remove .venv, caches and builds
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

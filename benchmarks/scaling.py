@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from onnxprune.trace import trace
 RESULTS = Path(__file__).resolve().parent / "results" / "scaling.json"
 RATIO, ALIGN = 0.3, 8
 
-SECONDS, MEMORY, EXPONENT = 1.5, 2.5, 1.1  # promises; memory in sizes of the model
+SECONDS, MEMORY = 1.5, 2.5  # promised for a ResNet-50, memory in sizes of the model
+EXPONENT = 1.1  # promised for growth, to the one decimal that the fit is good for
 STAGES = ("trace", "score", "plan", "rewrite")  # what the promise counts
 BEFORE = ("load", "normalise")
 DEPTHS, WIDTHS = (50, 100, 200, 400, 800), (64, 128, 256, 512)
@@ -149,7 +151,9 @@ def experiment(repeats: int) -> dict[str, Any]:
         for _ in range(repeats):
             for name in CASES:
                 raw[name].append(child(path_of(folder, name)))
-    cases = {name: {**facts[name], **summary(raw[name], facts[name]["bytes"]), "raw": raw[name]} for name in CASES}
+    cases = {
+        name: {**facts[name], **summary(raw[name], facts[name]["bytes"]), "raw": columns(raw[name])} for name in CASES
+    }
     depth, width = [[cases[name] for name in cases if word in name] for word in ("blocks", "width")]
     return {
         "settings": {"ratio": RATIO, "align": ALIGN, "criterion": "l1", "repeats": repeats, "threads": 1},
@@ -157,6 +161,12 @@ def experiment(repeats: int) -> dict[str, Any]:
         "cases": list(cases.values()),
         "exponent": {"nodes": growth(depth, "nodes"), "params": growth(width, "params")},
     }
+
+
+def columns(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """The raw measurements: stage -> clock -> one figure a process, times to the microsecond."""
+    first = runs[0]["stages"]
+    return {n: {c: [round(r["stages"][n][c], 6) for r in runs] for c in clocks} for n, clocks in first.items()}
 
 
 def path_of(folder: str, name: str) -> Path:
@@ -176,9 +186,10 @@ def store(path: Path, name: str) -> dict[str, Any]:
 
 def child(path: Path) -> dict[str, Any]:
     """One measurement, on one thread."""
-    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    own = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # the package that this process imported
     command = [sys.executable, __file__, "--measure", str(path)]
-    done = subprocess.run(command, env={**os.environ, **threads}, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env={**os.environ, **own}, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -205,7 +216,7 @@ def clocked(runs: Sequence[Mapping[str, Any]], clock: str) -> dict[str, dict[str
 
 def spans(values: Sequence[float]) -> dict[str, float]:
     """Median and range."""
-    return {"median": float(np.median(values)), "least": min(values), "most": max(values)}
+    return {"median": round(float(np.median(values)), 6), "least": round(min(values), 6), "most": round(max(values), 6)}
 
 
 def exponent(cases: Sequence[Mapping[str, Any]], size: str, cost: Callable[[Mapping[str, Any]], float]) -> float:
@@ -214,15 +225,20 @@ def exponent(cases: Sequence[Mapping[str, Any]], size: str, cost: Callable[[Mapp
     return round(float(np.polyfit(np.log(x), np.log(y), 1)[0]), 3)
 
 
+def least(stage: str, case: Mapping[str, Any]) -> float:
+    """The least processor time of a stage."""
+    return float(case["processor_seconds"][stage]["least"])
+
+
 def growth(cases: Sequence[Mapping[str, Any]], size: str) -> dict[str, dict[str, float]]:
     """Exponents of every cost over all cases, and over the two largest, where constants count least.
 
     Times are the processor's, and the least of each: other programs can only add to it.
     """
-    costs = {n: lambda c, n=n: c["processor_seconds"][n]["least"] for n in (*BEFORE, *STAGES, "total")}
-    costs["peak"] = lambda c: c["peak_bytes"]["median"]
-    spans = {"all": cases, "largest": cases[-2:]}
-    return {over: {n: exponent(some, size, cost) for n, cost in costs.items()} for over, some in spans.items()}
+    costs: dict[str, Callable[[Mapping[str, Any]], float]] = {n: partial(least, n) for n in (*BEFORE, *STAGES, "total")}
+    costs["peak"] = lambda c: float(c["peak_bytes"]["median"])
+    ranges = {"all": cases, "largest": cases[-2:]}
+    return {over: {n: exponent(some, size, cost) for n, cost in costs.items()} for over, some in ranges.items()}
 
 
 def broken(results: Mapping[str, Any]) -> list[str]:
@@ -231,8 +247,8 @@ def broken(results: Mapping[str, Any]) -> list[str]:
     found = {
         f"{SECONDS} s for a ResNet-50": case["seconds"]["total"]["median"] / SECONDS,
         f"{MEMORY} x the model's size in memory": case["peak_over_size"]["most"] / MEMORY,
-        "linear in nodes": grown["nodes"]["all"]["total"] / EXPONENT,
-        "linear in weights": grown["params"]["all"]["total"] / EXPONENT,
+        "linear in nodes": round(grown["nodes"]["all"]["total"], 1) / EXPONENT,
+        "linear in weights": round(grown["params"]["all"]["total"], 1) / EXPONENT,
     }
     return [promise for promise, share in found.items() if share > 1]
 
@@ -273,9 +289,7 @@ def tables(results: Mapping[str, Any]) -> dict[str, Rows]:
     """Every table by its title."""
     return {
         "Milliseconds (total: trace + score + plan + rewrite) and peak memory": case_table(results["cases"]),
-        "Exponents of processor time and peak memory, over all sizes and over the two largest (1: linear)": growth_table(
-            results["exponent"]
-        ),
+        "Growth of processor time and peak memory, as exponents (1: linear)": growth_table(results["exponent"]),
     }
 
 

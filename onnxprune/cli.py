@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from onnxprune.report.data import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,11 +20,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from onnxprune import pipeline
 from onnxprune.bench import bench as time_models
-from onnxprune.demo import run_demo
+from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OnnxpruneError, OutputError
 from onnxprune.model import write_atomic
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import inspection, markdown, operators, terminal
+from onnxprune.report.data import version
+
+DISK = "check the disk's free space and permissions, and run again"
 
 app = typer.Typer(
     name="onnxprune",
@@ -44,13 +46,19 @@ Params = Annotated[float | None, typer.Option(help="Share of parameters to keep,
 Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
 Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
-MaxRatio = Annotated[float | None, typer.Option(help="Largest share any one group may lose.")]
+MaxRatio = Annotated[
+    float | None,
+    typer.Option(help="Largest share a group may lose. The default is all but one channel; 0.9 if global."),
+]
 Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matching tensors or nodes whole.")]
 LayerRatio = Annotated[
     list[str] | None, typer.Option(metavar="GLOB=R", help="Remove this share of matching layers, whatever the target.")
 ]
-Data = Annotated[Path | None, typer.Option(metavar="X.npz", help="Samples to verify and time on, named as the inputs.")]
-Seed = Annotated[int, typer.Option(help="Seed of random inputs and of the order of timing.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="X.npz", help="Samples to verify and time on, by input. The default is random ones."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
@@ -100,7 +108,7 @@ def prune(
     layers = parse_layers(layer_ratio or [])
     target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers)
-    check_side_files(model, output, plan_out, report)
+    check_side_files([model, output, data], [plan_out, report])
     options = pipeline.Options(criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe)
@@ -121,7 +129,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
-    check_side_files(model, output, None, report)
+    check_side_files([model, output, data, plan], [report])
     options = pipeline.Options(data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe)
@@ -184,7 +192,7 @@ def demo(
     with progress() as observe:
         done = run_demo(model_folder(), folder, threads=threads, observe=observe)
     show(terminal.report_view(done.report))
-    show(f"Wrote {', '.join(str(p) for p in sorted(folder.iterdir()))}")
+    show(f"Wrote {', '.join(str(folder / name) for name in WRITTEN)}")
 
 
 def model_folder() -> Path:
@@ -224,12 +232,15 @@ def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def check_side_files(model: Path, output: Path, *others: Path | None) -> None:
-    """Refuse plan and report paths that are the model, the output, or not writable, before any work."""
-    for path in filter(None, others):
-        if path.resolve() in (model.resolve(), output.resolve()):
-            raise OutputError("would overwrite a model", where=str(path), remedy="name another file")
+def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
+    """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
+    used = {path.resolve() for path in taken if path}
+    for path in filter(None, wanted):
+        if path.resolve() in used:
+            raise OutputError("would overwrite another file of this run", where=str(path), remedy="name another file")
+        pipeline.refuse_special(path)
         pipeline.check_folder(path)
+        used.add(path.resolve())
 
 
 def finish(done: pipeline.Pruned, plan_out: Path | None, report: Path | None, as_json: bool) -> None:
@@ -259,11 +270,12 @@ def show(view: RenderableType) -> None:
 def progress() -> Iterator[pipeline.Observer]:
     """A progress bar on standard error where that is a terminal; silence elsewhere."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield pipeline.silent
+    if not (sys.stderr.isatty() and console.is_terminal):  # rich takes a pipe for a terminal where FORCE_COLOR is set
+        with interruptible():
+            yield pipeline.silent
         return
     columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=console, transient=True) as bar:
+    with interruptible(), Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("start", total=1.0)
 
         def observe(stage: str, done: float) -> None:
@@ -272,18 +284,41 @@ def progress() -> Iterator[pipeline.Observer]:
         yield observe
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Say what an interrupt left behind; typer would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("onnxprune: interrupted; nothing half-written was left", err=True)
+        sys.exit(130)
+
+
+def reserve_stdout() -> None:
+    """Keep standard output for results: native libraries write warnings there, so theirs goes to standard error."""
+    try:
+        if sys.stdout.fileno() != 1:
+            return
+        sys.stdout.flush()
+        ours = os.dup(1)
+        os.dup2(2, 1)
+    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
+        return
+    sys.stdout = open(ours, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)  # noqa: SIM115, PTH123
+
+
 def main() -> None:
     """Run the command line; every failure is one line and an exit code."""
+    reserve_stdout()
     try:
         app()
     except OnnxpruneError as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing half-written was left", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
         sys.exit(1)
+    except OSError as error:  # a full disk, a file taken away meanwhile: not ours, and not a bug
+        fail(str(OutputError(error.strerror or str(error), where=str(error.filename or ""), remedy=DISK)))
     except Exception as error:  # the last resort: users see one line, developers set the variable
         if os.environ.get("ONNXPRUNE_DEBUG"):
             raise

@@ -1,7 +1,7 @@
 """What a set of kept indices costs. Law: counted on the labels, equal to what is counted on the rewritten model.
 
 MACs count Conv, ConvTranspose, Gemm and MatMul at batch 1; FLOPs would be twice that. Parameters count every floating
-point initializer; bytes count all initializers.
+point initializer; bytes count all initializers of the dense model, not the vectors of sizes that `rewrite` may add.
 """
 
 from __future__ import annotations

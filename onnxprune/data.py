@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +23,28 @@ def load_npz(model: Model, path: Path) -> Feeds:
     Raises:
         DataError: The file cannot be read, lacks an input, or an array has another type or shape than its input.
     """
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            if not isinstance(held, np.lib.npyio.NpzFile):
-                raise DataError("is not an .npz archive", where=str(path), remedy="write one with numpy.savez")
-            arrays = {name: held[name] for name in held.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path), remedy="write it with numpy.savez") from error
+    arrays, names = read_arrays(path, [info.name for info in model.inputs])
     feeds = {}
     for info in model.inputs:
         if info.name not in arrays:
-            what = f"has no array for the model's input '{info.name}' (it has: {', '.join(arrays) or 'none'})"
+            what = f"has no array for the model's input '{info.name}' (it has: {', '.join(names) or 'none'})"
             raise DataError(what, where=str(path), remedy=f"numpy.savez(..., **{{'{info.name}': x}})")
         feeds[info.name] = check_array(info, arrays[info.name], path)
     return feeds
+
+
+def read_arrays(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Array], list[str]]:
+    """Those of the wanted arrays that an archive has, and the names of all it has; only the wanted are read."""
+    remedy = "write it with numpy.savez"
+    try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise DataError("is not an .npz archive", where=str(path), remedy=remedy)
+        with np.load(path, allow_pickle=False) as held:
+            return {name: held[name] for name in wanted if name in held.files}, list(held.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"cannot be read ({reason})", where=str(path), remedy=remedy) from error
 
 
 def check_array(info: onnx.ValueInfoProto, array: Array, path: Path) -> Array:
@@ -49,7 +58,8 @@ def check_array(info: onnx.ValueInfoProto, array: Array, path: Path) -> Array:
     fits = array.ndim == len(dims) and all(d in (None, n) for d, n in zip(dims[1:], array.shape[1:], strict=True))
     if not fits or array.size == 0 or (dims and dims[0] and array.shape[0] % dims[0]):
         expected = " x ".join("any" if d is None else str(d) for d in dims)
-        what = f"array '{info.name}' has shape {' x '.join(map(str, array.shape))}, the model's input takes {expected}"
+        shape = " x ".join(map(str, array.shape)) or "()"
+        what = f"array '{info.name}' has shape {shape}, the model's input takes {expected}"
         raise DataError(what, where=str(path), remedy="the first axis counts samples; the others must match")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"array '{info.name}' holds NaN or infinity", where=str(path), remedy="clean the data")

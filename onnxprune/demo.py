@@ -16,7 +16,8 @@ from onnxprune.report import markdown
 from onnxprune.runtime import run, session
 
 MODEL, CALIBRATION, HELD_OUT = "digits_resnet.onnx", "digits_calibration.npz", "digits_heldout.npz"
-RATIO = 0.3
+WRITTEN = (MODEL, "plan.json", "report.json", "report.md")
+RATIO = 0.5
 
 
 def run_demo(models: Path, folder: Path, *, threads: int = 1, observe: Observer = silent) -> Pruned:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ Dim = int | str | None
 Shape = tuple[Dim, ...]
 
 SMALL = 1024  # elements: tensors up to here stay in the proto too, where shape inference can read them
+DATA_FIELDS = tuple("raw_data float_data int32_data int64_data double_data uint64_data string_data".split())
 PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses to serialise 2 GiB; leave room for the graph itself
 
 
@@ -92,10 +94,16 @@ def is_float(array: Array) -> bool:
 
 
 def fill(tensor: TensorProto, array: Array) -> None:
-    """Write `array` into `tensor`, keeping its name and doc string; data types follow the array."""
-    filled = numpy_helper.from_array(np.asarray(array, order="C"), tensor.name)
-    filled.doc_string = tensor.doc_string
-    tensor.CopyFrom(filled)
+    """Write `array` into `tensor`; data type and dimensions follow the array, everything else stays."""
+    empty(tensor)
+    tensor.ClearField("dims")
+    tensor.MergeFrom(numpy_helper.from_array(np.asarray(array, order="C"), tensor.name))
+
+
+def empty(tensor: TensorProto) -> None:
+    """Take the data out of a tensor; its name, type, dimensions, doc string and metadata stay."""
+    for name in DATA_FIELDS:
+        tensor.ClearField(name)
 
 
 def bare(name: str, array: Array) -> TensorProto:
@@ -203,13 +211,25 @@ def every_tensor(graph: onnx.GraphProto) -> Iterator[TensorProto]:
             yield from every_tensor(body)
 
 
+def locations(tensor: TensorProto) -> list[str]:
+    """Where a tensor's external data lies, as the file says: one entry, or none."""
+    external = tensor.data_location == TensorProto.EXTERNAL
+    return [e.value for e in tensor.external_data if external and e.key == "location"]
+
+
+def data_files(path: Path) -> set[Path]:
+    """The files that hold the external data of a model file."""
+    tensors = every_tensor(read_proto(path).graph)
+    return {(path.parent / location).resolve() for tensor in tensors for location in locations(tensor)}
+
+
 def fetch_external(proto: onnx.ModelProto, path: Path) -> None:
     """Read the external data of every tensor, refusing files outside the model's folder."""
     folder = path.parent.resolve()
     for tensor in every_tensor(proto.graph):
         if not external_data_helper.uses_external_data(tensor):
             continue
-        location = external_data_helper.ExternalDataInfo(tensor).location
+        location = "".join(locations(tensor))
         file = (folder / location).resolve()
         if not file.is_relative_to(folder):
             what = f"external data of '{tensor.name}' points outside the model's folder: {location}"
@@ -220,8 +240,8 @@ def fetch_external(proto: onnx.ModelProto, path: Path) -> None:
             what = f"external data of '{tensor.name}' cannot be read from {location}"
             remedy = "copy the data file beside the model"
             raise ModelError(what, where=f"{path}: {error}", remedy=remedy) from error
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
 
 
 def check_opsets(proto: onnx.ModelProto, where: str) -> None:
@@ -237,14 +257,14 @@ def take_data(tensor: TensorProto, where: str) -> Array:
     """The tensor's value; large ones lose their data in the proto, so it is held once."""
     try:
         array: Array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, RuntimeError) as error:
+        if array.shape != tuple(tensor.dims):
+            raise ValueError(f"its dimensions are {list(tensor.dims)}")
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:
         what = f"initializer '{tensor.name}' is damaged: {error}"
         raise ModelError(what, where=where, remedy="export the model again") from error
     if array.size > SMALL:
         array = array if array.flags.owndata else np.array(array)
-        tensor.CopyFrom(
-            TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string)
-        )
+        empty(tensor)
     array.flags.writeable = False
     return array
 
@@ -258,7 +278,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
             stand_in(tensor)
     try:
         onnx.checker.check_model(probe)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, RuntimeError, ValueError) as error:  # ValueError: names that are not UTF-8
         first = str(error).strip().splitlines()[0] if str(error).strip() else "invalid"
         raise ModelError(f"fails onnx's checker: {first}", where=where, remedy="repair or re-export it") from error
 
@@ -289,15 +309,47 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file through a temporary one in the same folder, so that readers never see half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{path.name}.", suffix=".tmp")
+    with replacing(path) as (file,):
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(*targets: Path) -> Iterator[list[BinaryIO]]:
+    """Temporary files that take the places of `targets` when the block ends; if it fails, nothing has changed."""
+    with ExitStack() as held:
+        staged: list[Path] = []
+        files: list[BinaryIO] = []
+        for target in targets:
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+            held.callback(Path(name).unlink, missing_ok=True)
+            staged.append(Path(name))
+            files.append(held.enter_context(os.fdopen(handle, "wb")))
+        yield files
+        for file, temporary in zip(files, staged, strict=True):
+            file.close()
+            temporary.chmod(0o666 & ~umask())
+        swap(staged, targets)
+
+
+def swap(staged: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Rename each staged file to its target; if that fails midway, put the old files back."""
+    aside = [t.with_name(f"{s.name}.old.tmp") for s, t in zip(staged[:-1], targets[:-1], strict=True)]
+    fresh = [t for t in targets[:-1] if not t.exists()]
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(path)
+        for temporary, target, old in zip(staged[:-1], targets[:-1], aside, strict=True):
+            if target not in fresh:
+                target.replace(old)
+            temporary.replace(target)
+        staged[-1].replace(targets[-1])  # alone, a rename is atomic
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        for target, old in zip(targets[:-1], aside, strict=True):
+            if old.exists():
+                old.replace(target)
+            elif target in fresh:
+                target.unlink(missing_ok=True)
         raise
+    for old in aside:
+        old.unlink(missing_ok=True)
 
 
 def umask() -> int:
@@ -308,21 +360,22 @@ def umask() -> int:
 
 
 def save_external(model: Model, path: Path) -> None:
-    """Write the graph to `path` and the large weights to `PATH.data`, the data first."""
+    """Write the graph to `path` and the large weights to `PATH.data`, both or neither.
+
+    Raises:
+        OutputError: The model that the weights come from keeps its own there.
+    """
     proto, data = onnx.ModelProto(), path.with_name(path.name + ".data")
+    source = model.path
+    if source and source.exists() and source.resolve() != path.resolve() and data.resolve() in data_files(source):
+        what = f"its weights would replace those of {source}"
+        raise OutputError(what, where=str(data), remedy="choose another name")
     proto.CopyFrom(model.proto)
-    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", prefix=f".{data.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            for tensor in proto.graph.initializer:
-                if tensor.name in model.weights:
-                    append_external(tensor, model.weights[tensor.name], data.name, file)
-        Path(temporary).chmod(0o666 & ~umask())
-        Path(temporary).replace(data)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    write_atomic(path, proto.SerializeToString())
+    with replacing(data, path) as (weights, graph):
+        for tensor in proto.graph.initializer:
+            if tensor.name in model.weights:
+                append_external(tensor, model.weights[tensor.name], data.name, weights)
+        graph.write(proto.SerializeToString())
 
 
 def append_external(tensor: TensorProto, array: Array, location: str, file: BinaryIO) -> None:
@@ -334,7 +387,8 @@ def append_external(tensor: TensorProto, array: Array, location: str, file: Bina
     start = file.tell()
     raw = numpy_helper.from_array(np.asarray(array, order="C")).raw_data
     file.write(raw)
-    tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=array.shape))
+    empty(tensor)
+    tensor.dims[:] = array.shape
     tensor.data_location = TensorProto.EXTERNAL
     for key, value in (("location", location), ("offset", start), ("length", len(raw))):
         entry = tensor.external_data.add()

@@ -17,7 +17,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
-from onnxprune.shapes import Inference, shape_of
+from onnxprune.shapes import Inference, attribute, shape_of
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
 
@@ -102,22 +102,41 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
     for node in graph.node:
         inference.visit(node)
         name = node.output[0] if node.output else ""
-        if name in inference.exact and name not in outputs and len(node.output) == 1 and foldable(node, inference):
-            value = np.array(inference.values[name])
-            value.flags.writeable = False
-            weights[name] = value
-            graph.initializer.append(bare(name, value))
-        else:
+        value = None if name in outputs or len(node.output) != 1 else constant_value(node, inference)
+        if value is None:
             kept.append(node)
+            continue
+        weights[name] = value
+        graph.initializer.append(bare(name, value))
     replace_nodes(graph, kept)
     return inference
 
 
+def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
+    """What a node computes, if that is known and worth folding; read-only.
+
+    A large float tensor made by ConstantOfShape stands for weights that were left out of the file to keep it small. It
+    becomes an initializer like any other, without taking memory until it is cut or run.
+    """
+    name = node.output[0]
+    if name in inference.exact:
+        value = np.array(inference.values[name])
+        value.flags.writeable = False
+        return value if foldable(node, inference) else None
+    shape = inference.values.get(node.input[0]) if node.op_type == "ConstantOfShape" else None
+    if shape is None or shape.dtype == object or not 0 < int(np.prod(shape, dtype=np.float64)) < 2**31:
+        return None
+    stored = attribute(node, "value")
+    one = np.zeros(1, np.float32) if stored is None else numpy_helper.to_array(stored)
+    return np.broadcast_to(one.ravel()[0], tuple(shape.tolist())) if one.dtype.kind == "f" else None
+
+
 def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
     """Only arithmetic on sizes is folded: its result is an integer, a truth value, or a scale computed from sizes."""
-    kind = inference.values[node.output[0]].dtype.kind
-    small = all(name not in inference.weights or inference.values[name].size <= 8 for name in node.input)
-    return kind in "iub" or small
+    if inference.values[node.output[0]].dtype.kind in "iub":
+        return True
+    weights = [name for name in node.input if name in inference.weights]
+    return all(name in inference.values and inference.values[name].size <= 8 for name in weights)
 
 
 def drop_dead(model: Model) -> Model:

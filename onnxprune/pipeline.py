@@ -11,9 +11,9 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, OutputError, PlanError, RuntimeUnavailable
+from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable
 from onnxprune.importance import score
-from onnxprune.model import Model, load, save
+from onnxprune.model import Model, data_files, is_float, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Plan, Target, plan
 from onnxprune.report import Report, make_report
@@ -92,6 +92,7 @@ def prune(
     options, limits = options or Options(), limits or Limits()
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe)
+    check_weights(original, dependencies, Path(output), options.overwrite)
     align = options.align or step_for(options, observe)
     observe("plan", 0.0)
     scores = score(dependencies, options.criterion)
@@ -111,6 +112,7 @@ def apply(
     options = options or Options()
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe)
+    check_weights(original, dependencies, Path(output), options.overwrite)
     return carry_out(original, dependencies, chosen, Path(output), options, observe)
 
 
@@ -163,14 +165,28 @@ def nothing_removed(chosen: Plan) -> PlanError:
 
 
 def sample(model: Model, options: Options) -> Feeds:
-    """The inputs to verify and time on: the user's, or seeded random ones."""
+    """The inputs to verify and time on: the user's, or seeded random ones.
+
+    Raises:
+        DataError: They do not fit, or the model computes nothing finite from them, which would prove nothing.
+    """
+    opened = session(model, threads=options.threads, optimise=False)
     if options.data is not None:
-        return load_npz(model, options.data)
-    feeds = random_feeds(model, batch=2, seed=options.seed)
-    try:
-        run(session(model, optimise=False), feeds)
-    except (DataError, RuntimeUnavailable):  # exports with an open batch axis may still hold a batch of 1 inside
-        return random_feeds(model, batch=1, seed=options.seed)
+        feeds = load_npz(model, options.data)
+        found = run(opened, next(iter(batches(model, feeds))))
+    else:
+        feeds = random_feeds(model, batch=2, seed=options.seed)
+        try:
+            found = run(opened, feeds)
+        except (DataError, RuntimeUnavailable):  # exports with an open batch axis may still hold a batch of 1 inside
+            feeds = random_feeds(model, batch=1, seed=options.seed)
+            found = run(opened, feeds)
+    for name, output in found.items():
+        if is_float(output) and output.size and not np.isfinite(output).any():
+            what = f"the model's output '{name}' is NaN or infinite on {options.data or 'random inputs'}"
+            raise DataError(
+                what, remedy="give typical samples with --data X.npz, or export a model with finite weights"
+            )
     return feeds
 
 
@@ -195,11 +211,41 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     """
     if output.exists() and source.exists() and output.samefile(source):
         raise OutputError("the output is the input itself", where=str(output), remedy="name another file with -o")
-    if output.is_dir():
-        raise OutputError("the output is a directory", where=str(output), remedy="name a file in it")
+    refuse_special(output, "the output ")
     if output.exists() and not overwrite:
         raise OutputError("the output exists", where=str(output), remedy="give --overwrite to replace it")
     check_folder(output)
+
+
+def refuse_special(path: Path, what: str = "") -> None:
+    """Refuse directories, devices and pipes: files are put in place by renaming, which would replace them."""
+    if path.is_dir():
+        raise OutputError(f"{what}is a directory", where=str(path), remedy="name a file in it")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{what}is not a regular file", where=str(path), remedy="name a file; --json prints")
+
+
+def check_weights(original: Model, dependencies: Dependencies, output: Path, overwrite: bool) -> None:
+    """Refuse weights that are not numbers, and weight files that would be written over, before any work is done.
+
+    A single NaN may be a constant of the graph, and infinities may be masks; a NaN among other weights is neither.
+
+    Raises:
+        ModelError: A weight holds NaN.
+        OutputError: A file of weights lies where the output's would go.
+    """
+    for name, weight in dependencies.model.weights.items():
+        if is_float(weight) and weight.size > 1 and np.isnan(weight.min()):
+            what, remedy = f"'{name}' holds NaN weights", "export a model with finite weights"
+            raise ModelError(what, where=str(original.path or "model"), remedy=remedy)
+    if not original.external or original.path is None:
+        return
+    used, data = data_files(original.path), output.with_name(output.name + ".data")
+    if taken := used & {output.resolve(), data.resolve()}:
+        what = "the output would replace the input's weights"
+        raise OutputError(what, where=str(taken.pop()), remedy="name another file with -o")
+    if data.exists() and not overwrite:
+        raise OutputError("the output's weights exist", where=str(data), remedy="give --overwrite to replace them")
 
 
 def check_folder(output: Path) -> None:

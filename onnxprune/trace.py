@@ -45,7 +45,7 @@ class Group:
     """Units whose sources are coupled; they are ranked against each other.
 
     Attributes:
-        name: The first source's tensor.
+        name: The first source's tensor (with its axis where another group begins with the same tensor).
         sources: The weight axes whose filters are removed together.
         units: Unit numbers, in the order of the sources' indices; a plan's positions index this array.
         rows: Families of rows over units that must lose equal numbers: arrays (rows, width) of unit numbers, -1 where
@@ -296,16 +296,22 @@ def find_groups(sources: Sequence[Source], rows: Sequence[Rows], unit: Ids) -> l
         live = family[family >= 0]
         if live.size:
             of_rows.setdefault(int(label[live[0]]), []).append(family)
-    return [make_group(found, of_rows.get(key, []), unit) for key, found in members.items()]
+    names = Counter(found[0].tensor for found in members.values())
+    groups = []
+    for key, found in members.items():
+        first = found[0]
+        name = first.tensor if names[first.tensor] == 1 else f"{first.tensor}:{first.axis}"
+        groups.append(make_group(name, found, of_rows.get(key, []), unit))
+    return groups
 
 
-def make_group(sources: Sequence[Source], rows: Sequence[Ids], unit: Ids) -> Group:
+def make_group(name: str, sources: Sequence[Source], rows: Sequence[Ids], unit: Ids) -> Group:
     """One group, its units in the order of the sources' indices."""
     every = np.concatenate([unit[s.ids].ravel() for s in sources])
     every = every[every >= 0]
     _, first = np.unique(every, return_index=True)
     distinct = {f.tobytes(): f for f in rows}
-    return Group(sources[0].tensor, tuple(sources), every[np.sort(first)], tuple(distinct.values()))
+    return Group(name, tuple(sources), every[np.sort(first)], tuple(distinct.values()))
 
 
 def distinct_axes(labels: Mapping[str, Axes], unit: Ids) -> list[Ids]:

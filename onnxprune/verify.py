@@ -135,6 +135,8 @@ def verify(
     Raises:
         VerificationError: Something differs; the message names the first tensor that does.
     """
+    if not batches:
+        raise VerificationError("there are no inputs to compare the models on", remedy="give data with --data")
     check_standard(dependencies.model, pruned)
     if original is not None:
         same = compare(original, dependencies.model, batches, threads=threads)
@@ -145,7 +147,8 @@ def verify(
     found = compare(reference, pruned, batches, threads=threads)
     if not found.ok:
         keep = dependencies.keep(removed)
-        where = first_difference(dependencies, keep, reference, pruned, batches[0], threads)
+        each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
+        where = next(filter(None, each), "no single tensor differs")
         what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
         raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
     return found
@@ -171,7 +174,7 @@ def infer_strictly(model: Model) -> str | None:
 def first_difference(
     dependencies: Dependencies, keep: Mask, reference: Model, pruned: Model, feeds: Feeds, threads: int
 ) -> str:
-    """The first tensor, in the order of the nodes, whose kept part differs between the two models."""
+    """The first tensor, in the order of the nodes, whose kept part differs between the two models; empty if none."""
     graph = pruned.proto.graph
     dense = {name for node in reference.proto.graph.node for name in node.output}
     written = [(name, node) for node in graph.node for name in node.output if name in dense]
@@ -187,4 +190,4 @@ def first_difference(
             kept = take(left[name], axes, keep) if all(len(a.by) < 2 for a in axes) else left[name]
             if not difference(kept, right[name], allowed)[2]:
                 return f"first at tensor '{name}', written by {node.op_type} '{node.name}'"
-    return "no single tensor differs"
+    return ""

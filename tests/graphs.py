@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model import Model, from_proto
 from onnxprune.normalise import normalise
@@ -138,9 +139,9 @@ def dense(*, seed: int = 4) -> onnx.ModelProto:
     return net.model(["N", 3, 8, 8], ["N", 5])
 
 
-def mlp(*, seed: int = 5) -> onnx.ModelProto:
+def mlp(*, seed: int = 5, dtype: type = np.float32) -> onnx.ModelProto:
     """Gemm with a transposed weight, Gemm with a plain one, MatMul and Add."""
-    net = Net(seed)
+    net = Net(seed, np.dtype(dtype))
     h = net.op("Relu", [net.dense("x", "g1", 16, 10)], "r1")
     h = net.op("Tanh", [net.op("Gemm", [h, net.weight("g2.w", 16, 12), net.weight("g2.b", 12)], "g2")], "t2")
     h = net.op("Add", [net.op("MatMul", [h, net.weight("m3.w", 12, 8)], "m3"), net.weight("m3.b", 8)], "a3")
@@ -178,6 +179,38 @@ def shuffled(*, seed: int = 7) -> onnx.ModelProto:
 ALL: dict[str, Callable[[], onnx.ModelProto]] = {
     build.__name__: build for build in (chain, residual, gated, grouped, dense, mlp, flattened, shuffled)
 }
+
+
+def rich() -> onnx.ModelProto:
+    """A model with one of everything that pruning leaves alone."""
+    proto = residual()
+    proto.producer_name, proto.producer_version, proto.domain = "maker", "1.2", "org.example"
+    proto.model_version, proto.doc_string = 7, "what it is for"
+    helper.set_model_props(proto, {"author": "someone", "classes": "a,b"})
+    graph = proto.graph
+    graph.doc_string = "the graph"
+    graph.node[0].doc_string = "the stem"
+    graph.input[0].doc_string = "an image"
+    graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch size"
+    graph.initializer[0].doc_string = "filters"
+    graph.input.append(helper.make_tensor_value_info("fc.w", TensorProto.FLOAT, (5, 16)))
+    graph.value_info.append(helper.make_tensor_value_info("stem", TensorProto.FLOAT, ("batch size", 8, 8, 8)))
+    extras = [numpy_helper.from_array(np.float32(3), "scalar"), helper.make_tensor("text", 8, [2], [b"a", b"b"])]
+    graph.initializer.extend(extras)
+    call = helper.make_node("Twice", ["y"], ["y2"], domain="local")
+    graph.node.append(call)
+    graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ("batch size", 5)))
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    body = [helper.make_node("Add", ["a", "a"], ["b"])]
+    proto.functions.append(helper.make_function("local", "Twice", ["a"], ["b"], body, [helper.make_opsetid("", 17)]))
+    return proto
+
+
+def external(folder: Path, *, width: int = 16) -> Path:
+    """A model on disk whose weights lie in a file of their own."""
+    path = folder / "model.onnx"
+    onnx.save(chain(width=width), path, save_as_external_data=True, location="model.bin", size_threshold=64)
+    return path
 
 
 def loaded(proto: onnx.ModelProto) -> Model:

@@ -116,8 +116,9 @@ class Chooser:
             return np.bincount(classes.of[above], minlength=classes.size.size).astype(float)
         ratio = level if forced is None else forced
         exact = np.asarray(classes.size * (1.0 - ratio), dtype=np.float64)
-        # Li et al. remove ceil(c r) of c filters; the slack absorbs rounding of c (1 - r) in binary.
-        return np.floor(exact + 1e-9) if self.limits.align == 1 else exact
+        if self.limits.align > 1 or classes.size.size > 1:
+            return exact  # narrow rows would lose far more than was asked if each were rounded down
+        return np.floor(exact + 1e-9)  # Li et al. remove ceil(c r) of c; the slack absorbs binary rounding of c (1 - r)
 
     def group(self, g: int, level: float) -> tuple[Ids, str]:
         """Removed positions of a group at a level, and a note."""
@@ -155,7 +156,7 @@ def forced_ratios(groups: Sequence[Group], limits: Limits) -> list[float | None]
     names = [[n for s in g.sources for n in (s.tensor, s.node)] for g in groups]
     forced: list[float | None] = [None] * len(groups)
     for glob, ratio in [*limits.layer_ratios, *((s, 0.0) for s in limits.skip)]:
-        hits = [g for g, known in enumerate(names) if any(fnmatchcase(n, glob) for n in known)]
+        hits = [g for g, known in enumerate(names) if any(n == glob or fnmatchcase(n, glob) for n in known)]
         if not hits:
             every = [n for known in names for n in known]
             near = difflib.get_close_matches(glob, every, n=3, cutoff=0.0)

@@ -99,30 +99,27 @@ def solve(classes: Classes, wanted: Floats, least: Ints, align: int) -> tuple[In
     """
     if (wanted >= classes.size).all():
         return classes.size, ""
-    step = align
-    while step >= 1:
-        counts = solve_one(classes, wanted, least, step)
-        if counts is not None:
-            return finish(classes, wanted, counts, step)
-        if step == 1:
-            break
-        step = 0 if not can_align(classes, align) else 1
-    if align > 1 and not can_align(classes, align):
-        return classes.size, f"left whole: narrower than the alignment of {align}"
-    return classes.size, "left whole: its rows cannot lose equal numbers"
+    counts = solve_one(classes, wanted, least, align)
+    if counts is not None:
+        return finish(classes, wanted, counts, align)
+    if align == 1:
+        return classes.size, "left whole: its rows cannot lose equal numbers"
+    if can_align(classes, align):
+        return classes.size, f"left whole: no removal leaves all its widths multiples of {align}"
+    return classes.size, f"left whole: narrower than the alignment of {align}"
 
 
 def can_align(classes: Classes, align: int) -> bool:
     """Whether the narrowest source axis of the group is wider than one step."""
-    dense = classes.widths @ classes.size + classes.fixed
-    return bool((dense > align).all())
+    return bool((dense_widths(classes) > align).all())
 
 
 def finish(classes: Classes, wanted: Floats, counts: Ints, align: int) -> tuple[Ints, str]:
     """Prefer the whole group when that is nearer to what was wanted; say so when alignment decided it."""
     whole = float(np.abs(classes.size - wanted).sum())
     if float(np.abs(counts - wanted).sum()) > whole or (counts >= classes.size).all():
-        reason = f"the nearest multiple of {align} is the dense width" if align > 1 else "too narrow for this ratio"
+        tight = "its rows cannot lose equal numbers" if classes.rows else "too narrow for this ratio"
+        reason = f"the nearest multiple of {align} is the dense width" if align > 1 else tight
         return classes.size, f"left whole: {reason}"
     return counts, ""
 
@@ -150,52 +147,66 @@ def program(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints |
     """Several classes: minimise the distance to `wanted` as a mixed-integer program.
 
     Variables: a count x per class, its distance d from wanted, one level y per family of rows, one multiple z per axis
-    that is aligned. Constraints: rows = y, widths = align * z, d >= |x - wanted|.
+    that is aligned.
     """
-    k, families = classes.size.size, len(classes.rows)
-    aligned = aligned_axes(classes, align)
-    total = 2 * k + families + len(aligned)
-    matrix: list[Floats] = []
-    low: list[float] = []
-    high: list[float] = []
-
-    def add(columns: dict[int, Floats | float], at_least: float, at_most: float) -> None:
-        line = np.zeros(total)
-        for start, values in columns.items():
-            line[start : start + np.size(values)] = values
-        matrix.append(line)
-        low.append(at_least)
-        high.append(at_most)
-
-    for c in range(k):
-        add({c: 1.0, k + c: -1.0}, -np.inf, float(wanted[c]))
-        add({c: 1.0, k + c: 1.0}, float(wanted[c]), np.inf)
-    for floor in classes.floors:
-        add({0: floor.astype(float)}, 1.0, np.inf)
-    for f, (members, fixed) in enumerate(classes.rows):
-        for row, constant in zip(members, fixed, strict=True):
-            add({0: row.astype(float), 2 * k + f: -1.0}, -float(constant), -float(constant))
-    for z, a in enumerate(aligned):
-        constant = -float(classes.fixed[a])
-        add({0: classes.widths[a].astype(float), 2 * k + families + z: -float(align)}, constant, constant)
-    lower = np.concatenate([least, np.zeros(k), np.ones(families + len(aligned))])
-    upper = np.concatenate([classes.size, np.full(k + families + len(aligned), np.inf)])
-    integral = np.concatenate([np.ones(k), np.zeros(k), np.ones(families + len(aligned))])
-    weight = np.concatenate([np.zeros(k), np.ones(k), np.zeros(families + len(aligned))])
+    k, extra = classes.size.size, len(classes.rows) + len(aligned_axes(classes, align))
     found = milp(
-        weight,
-        integrality=integral,
-        bounds=Bounds(lower, upper),
-        constraints=LinearConstraint(np.array(matrix), low, high),
+        np.concatenate([np.zeros(k), np.ones(k), np.zeros(extra)]),
+        integrality=np.concatenate([np.ones(k), np.zeros(k), np.ones(extra)]),
+        bounds=Bounds(
+            np.concatenate([least, np.zeros(k), np.ones(extra)]),
+            np.concatenate([classes.size, np.full(k + extra, np.inf)]),
+        ),
+        constraints=constraints(classes, wanted, align),
         options={"time_limit": 5.0, "mip_rel_gap": 0.01},
     )
     return None if found.x is None else np.round(found.x[:k]).astype(np.int64)
 
 
+def constraints(classes: Classes, wanted: Floats, align: int) -> LinearConstraint:
+    """Rows = y, widths = align * z, d >= |x - wanted|; axes keep an index, and narrow ones stay whole."""
+    k, families, aligned = classes.size.size, len(classes.rows), aligned_axes(classes, align)
+    lines: list[tuple[Floats, float, float]] = []
+
+    def add(at_least: float, at_most: float, counts: Floats, at: int = 0, factor: float = 0.0) -> None:
+        """at_least <= counts * x + factor * (variable `at`) <= at_most."""
+        line = np.concatenate([counts, np.zeros(k + families + len(aligned))])
+        line[at] += factor
+        lines.append((line, at_least, at_most))
+
+    for c, row in enumerate(np.eye(k)):
+        add(-np.inf, float(wanted[c]), row, k + c, -1.0)
+        add(float(wanted[c]), np.inf, row, k + c, 1.0)
+    for floor in classes.floors:
+        add(1.0, np.inf, floor.astype(float))
+    for f, (members, fixed) in enumerate(classes.rows):
+        for row, held in zip(members.astype(float), fixed.tolist(), strict=True):
+            add(-held, -held, row, 2 * k + f, -1.0)
+    for a in narrow_axes(classes, align):
+        dense = float(classes.widths[a] @ classes.size)
+        add(dense, dense, classes.widths[a].astype(float))
+    for z, a in enumerate(aligned):
+        held = float(classes.fixed[a])
+        add(-held, -held, classes.widths[a].astype(float), 2 * k + families + z, -float(align))
+    return LinearConstraint(np.stack([line for line, _, _ in lines]), *zip(*(ends for _, *ends in lines), strict=True))
+
+
 def aligned_axes(classes: Classes, align: int) -> list[int]:
-    """Distinct source axes that are aligned: the ones wider than a step."""
-    if align <= 1:
-        return []
-    dense = classes.widths @ classes.size + classes.fixed
+    """Distinct source axes that are aligned: the ones at least as wide as a step."""
+    return [a for a in distinct_sources(classes) if align > 1 and dense_widths(classes)[a] >= align]
+
+
+def narrow_axes(classes: Classes, align: int) -> list[int]:
+    """Distinct source axes that are narrower than a step."""
+    return [a for a in distinct_sources(classes) if dense_widths(classes)[a] < align]
+
+
+def distinct_sources(classes: Classes) -> list[int]:
+    """One source axis of each kind: equal columns make equal constraints."""
     _, first = np.unique(np.column_stack([classes.widths, classes.fixed]), axis=0, return_index=True)
-    return [int(a) for a in np.sort(first) if dense[a] >= align]
+    return [int(a) for a in np.sort(first)]
+
+
+def dense_widths(classes: Classes) -> Ints:
+    """The dense width of every source axis."""
+    return np.asarray(classes.widths @ classes.size + classes.fixed)

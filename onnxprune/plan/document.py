@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,8 @@ def parse(raw: Mapping[str, object]) -> Plan:
         GroupPlan(
             str(g["name"]),
             tuple(str(s) for s in g.get("sources", ())),
-            int(g["channels"]),
-            tuple(int(p) for p in g["removed"]),
+            index(g["channels"]),
+            tuple(index(p) for p in g["removed"]),
             str(g.get("note", "")),
         )
         for g in raw["groups"]
@@ -132,6 +133,9 @@ def fingerprint(model: Model) -> str:
     digest = hashlib.sha256()
     for node in model.proto.graph.node:
         digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output))).encode())
+        for attribute in sorted(node.attribute, key=lambda a: a.name):
+            if not (attribute.HasField("t") or attribute.HasField("g")):
+                digest.update(attribute.SerializeToString(deterministic=True))
     for name in sorted(model.weights):
         digest.update(repr((name, model.weights[name].shape)).encode())
     return digest.hexdigest()[:16]

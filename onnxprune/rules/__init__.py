@@ -1,6 +1,6 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, pointwise, reduce
+from onnxprune.rules import contract, control, layout, pointwise, reduce, reshape, select
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -17,4 +17,6 @@ __all__ = [
     "layout",
     "pointwise",
     "reduce",
+    "reshape",
+    "select",
 ]

@@ -1,5 +1,7 @@
-"""Convolutions and matrix products. Law: the contracted axes of both operands are tied; weights' output axes are
-sources, whose indices are the filters that get ranked."""
+"""Convolutions and matrix products. Law: the contracted axes of both operands are tied.
+
+The output axes of their weights are sources, whose indices are the filters that get ranked.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,11 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
         weight = op.input(1)
     op.fix_rest(weight, (0, 1), op.name_in(1), "kernel taps")
     op.source(out)
-    if op.has(2) and op.kind != "ConvInteger":
+    if op.kind == "ConvInteger":
+        out = per_index(op, out, 3)
+    elif op.has(2):
         out = op.join(out, op.plain(op.input(2), 0))
-    return [(x[0], out, *(Axis() for _ in shape[2:]))]
+    return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
 
 def taps(op: Op, shape: Sequence[Dim]) -> float:
@@ -76,10 +80,10 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
     first = op.plain(op.input(1), 0)
     if first.ids is None:
         raise CannotTrace(f"the grouped weight '{op.name_in(1)}' is not an initializer of its own")
-    inner = op.weight_blocks(1, 1, groups, 0)
-    if inner is None:
-        inner = shared_positions(op, groups)
     outer = first.ids.reshape(groups, -1)
+    inner = inner_ids(op, groups, dims[1])
+    if dims[1] == 1:
+        op.source(first)  # a transposed depthwise weight has its filters on the axis that counts groups
     blocks = {out_axis: outer if out_axis == 0 else inner, in_axis: outer if in_axis == 0 else inner}
     into, out = op.join(channels, Axis(blocks[in_axis].ravel())), Axis(blocks[out_axis].ravel())
     couple(op, blocks[in_axis], blocks[out_axis])
@@ -87,8 +91,17 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
     return into, out
 
 
-def shared_positions(op: Op, groups: int) -> Ids:
-    """Ids of the within-group axis when every group must keep the same positions."""
+def inner_ids(op: Op, groups: int, width: int) -> Ids:
+    """Ids of the weight's within-group axis, for every group. Shape (groups, width).
+
+    An axis of one index is never sliced, so its ids are the groups' own. A weight that other nodes read too, or that
+    is computed, must keep the same positions in every group.
+    """
+    if width == 1:
+        return op.ties.fresh(groups).reshape(groups, 1)
+    blocks = op.weight_blocks(1, 1, groups, 0)
+    if blocks is not None:
+        return blocks
     inner = op.plain(op.input(1), 1).ids
     if inner is None:
         raise CannotTrace(f"the grouped weight '{op.name_in(1)}' cannot change its width")
@@ -129,6 +142,8 @@ def gemm(op: Op) -> Sequence[Axes]:
     rows, out = op.plain(a, 0), op.plain(b, 1)
     op.cost(1.0, [op.extent(rows, shape_a[0]), op.extent(inner, shape_a[1]), op.extent(out, shape_b[1])])
     op.source(out)
+    if is_weight(op, 0):
+        op.source(rows)
     result: Axes = (rows, out)
     if op.has(2):
         result = add_bias(op, result)
@@ -163,9 +178,20 @@ def matmul(op: Op) -> Sequence[Axes]:
     op.source(out)
     if is_weight(op, 0):
         op.source(rows)
+    if op.kind == "MatMulInteger":
+        rows, out = per_index(op, rows, 2), per_index(op, out, 3)
     result = [*batch, rows, out]
     gone = [k for k, vector in ((rank - 2, vectors[0]), (rank - 1, vectors[1])) if vector]
     return [tuple(axis for k, axis in enumerate(result) if k not in gone)]
+
+
+def per_index(op: Op, axis: Axis, i: int) -> Axis:
+    """An axis joined with input `i`, which holds one zero point for all of it or one for each index."""
+    if not op.has(i) or all(size == 1 for size in op.shape(i)):
+        return axis
+    if len(op.shape(i)) > 1:
+        raise CannotTrace(f"the zero points '{op.name_in(i)}' differ between matrices")
+    return op.join(axis, op.plain(op.input(i), 0))
 
 
 def is_weight(op: Op, i: int) -> bool:
@@ -200,7 +226,7 @@ def stretch(op: Op, a: Axes, b: Axes, shape_a: Sequence[Dim], shape_b: Sequence[
     if shape_b[k] == 1 and shape_a[k] != 1:
         op.fix(b, k, op.name_in(1), "MatMul stretches this single index")
         return drop_foreign(op, a, k, len(a) - 1)
-    return op.join(a[k], b[k])
+    return op.join(op.without_rows(a, k, (len(a) - 2, len(a) - 1)), op.without_rows(b, k, (len(b) - 2, len(b) - 1)))
 
 
 def count(

@@ -1,4 +1,4 @@
-"""Operators that read sizes, make tensors, or run other graphs. Law: sizes read while the model runs stay the dense ones."""
+"""Operators that read sizes or make tensors. Law: sizes read while the model runs stay the dense ones."""
 
 from __future__ import annotations
 
@@ -45,4 +45,3 @@ def constant(op: Op) -> Sequence[Axes]:
         if op.has(i):
             op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} reads all of it")
     return [op.frozen_like(op.out_shape(j), f"{op.kind} makes this axis", j) for j in range(op.outputs)]
-

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
-from onnxprune.labels import Axes, Axis, Ids
+from onnxprune.errors import PlanError
+from onnxprune.labels import Axes, Axis
 from onnxprune.model import Array, Dim, Shape
 from onnxprune.shapes import attribute
+
+Mask = NDArray[np.bool_]
 
 
 class Edit:
@@ -24,7 +29,7 @@ class Edit:
     def __init__(
         self,
         node: onnx.NodeProto,
-        keep: np.ndarray[tuple[int], np.dtype[np.bool_]],
+        keep: Mask,
         labels: Callable[[str], Axes | None],
         shapes: Callable[[str], Shape | None],
         value: Callable[[str], Array | None],
@@ -48,7 +53,7 @@ class Edit:
         """The dense (half-)known value of input `i`."""
         return self._value(self.node.input[i]) if i < len(self.node.input) and self.node.input[i] else None
 
-    def attr(self, name: str, default: object = None) -> object:
+    def attr(self, name: str, default: Any = None) -> Any:
         """An attribute of the node."""
         return attribute(self.node, name, default)
 
@@ -58,27 +63,33 @@ class Edit:
         del self.node.attribute[:]
         self.node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
 
+    def constant(self, base: str, value: Array) -> str:
+        """Store a new constant; its name, which begins with `base`."""
+        return self._add(base, value)
+
     def set_input(self, i: int, value: Array) -> None:
         """Give input `i` a constant of its own; other readers of the old one are not touched."""
-        self.node.input[i] = self._add(self.node.input[i], value)
+        while len(self.node.input) <= i:
+            self.node.input.append("")
+        self.node.input[i] = self.constant(self.node.input[i] or f"{self.node.output[0]}_{i}", value)
 
-    def kept(self, axis: Axis) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    def insert(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        """Put a node before this one."""
+        self.before.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+
+    def kept(self, axis: Axis) -> Mask:
         """Which indices of an axis stay, seen along its own dimension; rows must agree in number.
 
         For an axis in rows the answer is that of its first living row.
         """
         assert axis.ids is not None
         rows = self.keep[axis.ids].reshape(-1, axis.ids.shape[-1])
-        alive = rows.any(axis=1)
-        return rows[int(np.argmax(alive))]
+        first: Mask = rows[int(np.argmax(rows.any(axis=1)))]
+        return first
 
     def size(self, axis: Axis, dense: Dim) -> Dim:
         """The size of an axis after pruning."""
         return dense if axis.ids is None else int(self.kept(axis).sum())
-
-    def count(self, axis: Axis, index: Ids | slice) -> int:
-        """How many of the given dense indices of an axis stay."""
-        return int(self.kept(axis)[index].sum())
 
     def changed(self, name: str) -> bool:
         """Whether any axis of a tensor became smaller."""
@@ -110,27 +121,23 @@ class Edit:
             leave: Entries that mean 'work it out' and stay.
         """
         known = self.value(i)
-        name = self.node.input[i]
-        length = known.size if known is not None else int(str(self.shape(name)[0]))
-        lead = len(dense) - length
+        length = known.size if known is not None else self.shape(self.node.input[i])[0]
+        if not isinstance(length, int):
+            raise PlanError(f"the number of sizes in '{self.node.input[i]}' is unknown", where=self.node.name)
         entries = [None] * length if known is None else known.tolist()
-        change = [
-            isinstance(a, int) and isinstance(d, int) and entries[k] not in leave and (a != d or entries[k] == 0 and a != 0)
-            for k, (d, a) in enumerate(zip(dense[lead:], after[lead:], strict=True))
-        ]
-        if not any(change):
+        dims = list(zip(entries, dense[len(dense) - length :], after[len(after) - length :], strict=True))
+        change = np.array([entry not in leave and must_write(entry, d, a) for entry, d, a in dims])
+        sizes = np.array([a if c else 0 for (_, _, a), c in zip(dims, change, strict=True)], dtype=np.int64)
+        if not change.any():
             return
-        sizes = np.array([a if c else 0 for a, c in zip(after[lead:], change, strict=True)], dtype=np.int64)
         if known is not None and known.dtype != object:
             self.set_input(i, np.where(change, sizes, known).astype(np.int64))
         else:
-            self.node.input[i] = self.patched(name, np.array(change), sizes, self.before)
+            self.node.input[i] = self.patched(self.node.input[i], change, sizes, self.before)
 
     def patch_output(self, now: Shape, wanted: Shape) -> None:
         """Insert nodes after this one that put `wanted` where its output, a vector of sizes, shows `now`."""
-        start = int(str(self.attr("start", 0)))
-        stop = self.attr("end")
-        part = slice(start, None if stop is None else int(str(stop)))
+        part = slice(self.attr("start", 0), self.attr("end"))
         change = np.array([a != b for a, b in zip(now[part], wanted[part], strict=True)])
         sizes = np.array([b if c else 0 for b, c in zip(wanted[part], change, strict=True)], dtype=np.int64)
         name = self.node.output[0]
@@ -146,3 +153,8 @@ class Edit:
         into.append(onnx.helper.make_node("Mul", [name, keep], [f"{base}_kept"], name=f"{base}_kept"))
         into.append(onnx.helper.make_node("Add", [f"{base}_kept", new], [f"{base}_out"], name=f"{base}_out"))
         return f"{base}_out"
+
+
+def must_write(entry: int | None, dense: Dim, after: Dim) -> bool:
+    """Whether a stored size must be written anew: the axis shrank, or 0 copied an input axis that may have."""
+    return isinstance(dense, int) and isinstance(after, int) and (dense != after or (entry == 0 and after != 0))

@@ -184,8 +184,9 @@ class Op:
     def collapse(self, ids: Ids) -> Ids:
         """Tie all rows of `ids` position by position; the ids of one row."""
         rows = ids.reshape(-1, ids.shape[-1])
-        self.ties.tie(rows, rows[:1])
-        return rows[0]
+        first: Ids = rows[0]
+        self.ties.tie(rows, first)
+        return first
 
     def join(self, a: Axis, b: Axis) -> Axis:
         """Tie two axes of equal size that are combined element by element."""

@@ -26,7 +26,7 @@ def legacy_scale(op: Op) -> Sequence[Axes]:
     """The experimental image scalers of early files: elementwise, but a bias list counts channels, so those stay."""
     x = op.input(0)
     op.fix_rest(x, (0,), op.name_in(0), f"{op.kind} stores a value for each channel")
-    return [(x[0], *(Axis() for _ in x[1:]))]
+    return [(op.plain(x, 0), *(Axis() for _ in x[1:]))]
 
 
 @rule("Clip", "CastLike", "Dropout")
@@ -53,8 +53,10 @@ def aligned(op: Op, i: int, rank: int) -> tuple[Axes, tuple[object, ...]]:
     """Labels and dimensions of an input with leading axes of size 1 added up to `rank`."""
     axes, dims = op.input(i), tuple(op.shape(i))
     start = rank - len(dims)
-    if op.opset < 7 and op.attr("broadcast", 0) and i == 1:
-        start = int(op.attr("axis", start))
+    if op.opset < 7 and i == 1 and op.kind == "PRelu" and len(dims) == 1 and rank > 1:
+        start = 1
+    elif op.opset < 7 and i == 1 and op.attr("broadcast", 0):
+        start = op.attr("axis", start)
     lead, tail = start, rank - start - len(dims)
     where = {k: k + lead for k in range(len(dims))}
     moved = tuple(a.moved(where) for a in axes)
@@ -126,7 +128,5 @@ def softmax(op: Op) -> Sequence[Axes]:
     x = op.input(0)
     first = op.attr("axis", -1 if op.opset >= 13 else 1) % max(len(x), 1)
     mixed = [first] if op.opset >= 13 else list(range(first, len(x)))
-    out = list(x)
-    for k in reversed(mixed):
-        out[k] = op.fix(x, k, op.name_in(0), f"{op.kind} normalises over this axis")
-    return [tuple(out)]
+    fixed = {k: op.fix(x, k, op.name_in(0), f"{op.kind} normalises over this axis") for k in reversed(mixed)}
+    return [tuple(fixed[k] if k in fixed else op.without_rows(x, k, mixed) for k in range(len(x)))]

@@ -9,7 +9,9 @@ from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import resize, rule
 
-REDUCE = "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+REDUCE = (
+    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
+)
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -17,7 +19,7 @@ def pool(op: Op) -> Sequence[Axes]:
     """n c ... -> n c ...: pools over the axes after the second."""
     x = op.input(0)
     op.fix_rest(x, (0, 1), op.name_in(0), f"{op.kind} pools over this axis")
-    y = (x[0], op.plain(x, 1), *(Axis() for _ in x[2:]))
+    y = (op.plain(x, 0), op.plain(x, 1), *(Axis() for _ in x[2:]))
     return [y] * op.outputs
 
 
@@ -60,8 +62,10 @@ def untouched(op: Op, before: object, after: object, k: int) -> bool:
 def resize_sizes(edit: Edit) -> None:
     """A stored output size follows a shrunken channel axis."""
     name = edit.node.output[0]
-    if len(edit.node.input) > 3 and edit.node.input[3] and edit.changed(name) and edit.attr("axes") is None:
-        edit.patch_sizes(3, edit.shape(name), edit.pruned_shape(name))
+    if len(edit.node.input) > 3 and edit.node.input[3] and edit.changed(name):
+        dense, after = edit.shape(name), edit.pruned_shape(name)
+        axes = edit.attr("axes", range(len(dense)))
+        edit.patch_sizes(3, tuple(dense[k] for k in axes), tuple(after[k] for k in axes))
 
 
 @rule("CumSum")
@@ -94,6 +98,4 @@ def channel_norm(op: Op) -> Sequence[Axes]:
     for i in range(1, op.arity):
         op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} normalises channels together")
     op.fix_rest(x, (0,), op.name_in(0), f"{op.kind} normalises channels together")
-    return [(x[0], *(Axis() for _ in x[1:]))]
-
-
+    return [(op.plain(x, 0), *(Axis() for _ in x[1:]))]

@@ -1,0 +1,189 @@
+"""The command line as other programs meet it: run it in this process, and check what a run left against its report."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from onnxprune import cli
+
+REPO = Path(__file__).resolve().parent.parent
+COLOURS = ("FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "COLUMNS")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left: its exit code and both streams."""
+
+    code: int
+    out: str
+    err: str
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def words(self) -> str:
+        """Everything printed, without colours, boxes, line breaks and runs of spaces."""
+        text = re.sub(r"\x1b\[[0-9;]*m", "", self.out + self.err)
+        return " ".join(re.sub("[\u2500-\u259f]", " ", text).split())
+
+
+def onnxprune(*args: object) -> Result:
+    """Run a command line in this process: fast, and tests can patch what it calls."""
+    out, err, before, code = io.StringIO(), io.StringIO(), sys.argv, 0
+    sys.argv = ["onnxprune", *map(str, args)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = before
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def environment() -> dict[str, str]:
+    """For real processes: the package of this repository, whatever the working folder, and nobody's taste in colours."""
+    kept = {k: v for k, v in os.environ.items() if k not in COLOURS}
+    return {**kept, "PYTHONPATH": str(REPO)}
+
+
+def process(*args: object, cwd: Path | None = None) -> Result:
+    """Run a command line as users do, with both streams in pipes."""
+    command = [sys.executable, "-m", "onnxprune", *map(str, args)]
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, encoding="utf-8")
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def prune(model: Path, *options: object, out: Path | str | None = None) -> list[object]:
+    """The arguments of a quick `prune`; options given later win."""
+    output = model.with_name("small.onnx") if out is None else out
+    return ["prune", model, "-o", output, "--align", "1", "--no-bench", *options]
+
+
+def stored(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:
+    """Write a model and return its path."""
+    onnx.save(proto, folder / name)
+    return folder / name
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """Every file under a folder, hidden ones included, by content."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def refused(arguments: list[object], pattern: str, folder: Path) -> None:
+    """Run a command line, and check the law."""
+    before = snapshot(folder)
+    found = onnxprune(*arguments)
+    assert (found.code, found.out) == (1, ""), found
+    assert found.err.startswith("onnxprune: ") and found.err.count("\n") == 1 and "internal error" not in found.err
+    assert re.search(pattern, found.err), found.err
+    assert snapshot(folder) == before
+
+
+def as_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with every initializer in a Constant node, whose own name says nothing."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    nodes = [
+        helper.make_node("Constant", [], [tensor.name], name=f"constant_{i}", value=tensor)
+        for i, tensor in enumerate(copy.graph.initializer)
+    ] + list(copy.graph.node)
+    del copy.graph.node[:], copy.graph.initializer[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def held(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """The initializers of a file, and the values of its Constant nodes by their outputs' names."""
+    found = {t.name: t for t in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def infer(model: onnx.ModelProto | Path, feeds: dict[str, Array]) -> dict[str, Array]:
+    """Run a model in onnxruntime itself, not through the package."""
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
+
+
+def check_report(report: dict[str, Any], *, timed: bool = False) -> None:
+    """The keys and types that the contract promises."""
+    assert report["schema"] == "onnxprune/report/1"
+    for side in ("before", "after"):
+        assert set(report[side]) == {"params", "macs", "bytes"}
+        assert all(isinstance(n, int) and n >= 0 for n in report[side].values())
+    assert all(report["after"][key] <= n for key, n in report["before"].items())
+    for entry in report["frozen"]:
+        assert set(entry) == {"tensor", "axis", "node", "reason"} and entry["reason"] and entry["tensor"]
+    verified = report["verified"]
+    assert set(verified) == {"ok", "kind", "max_abs", "max_rel"}
+    assert verified["ok"] is True and verified["kind"] in ("exact", "approximate")
+    assert (report["latency"] is not None) == timed
+    for axes in report["removed"].values():
+        for axis, indices in axes.items():
+            assert axis.isdecimal() and indices and indices == sorted(set(indices))
+
+
+def check_removed(report: dict[str, Any], before: Path, after: Path) -> None:
+    """`removed` is complete: each tensor of the input lost exactly the indices listed, and its values are the rest."""
+    dense, pruned = held(onnx.load(before)), held(onnx.load(after))
+    removed, per_group = report["removed"], report["removed_per_group"]
+    assert removed and not (removed.keys() | per_group.keys()) - dense.keys()
+    for name, tensor in dense.items():
+        if name not in pruned:
+            assert name not in removed, f"'{name}' is listed and gone"
+            continue
+        array, found = numpy_helper.to_array(tensor), numpy_helper.to_array(pruned[name])
+        for axis, indices in removed.get(name, {}).items():
+            array = np.delete(array, indices, axis=int(axis))
+        if name not in per_group:
+            np.testing.assert_array_equal(found, array, err_msg=name)
+            continue
+        shape = list(array.shape)
+        for axis, groups in per_group[name].items():
+            shape[int(axis)] -= len(groups[0])
+        assert list(found.shape) == shape, name
+
+
+def check_masked(report: dict[str, Any], before: Path, after: Path, feeds: dict[str, Array]) -> None:
+    """With the listed indices zeroed, the input computes what the output does; no code of the package takes part."""
+    proto = onnx.load(before)
+    tensors = held(proto)
+    for name, axes in report["removed"].items():
+        array = numpy_helper.to_array(tensors[name]).copy()
+        for axis, indices in axes.items():
+            np.moveaxis(array, int(axis), 0)[indices] = 0
+        tensors[name].CopyFrom(numpy_helper.from_array(array, tensors[name].name))
+    expected, found = infer(proto, feeds), infer(after, feeds)
+    dense = infer(before, feeds)
+    for name, output in expected.items():
+        scale = float(np.abs(output).max())
+        # Optimised kernels group the terms of a sum by width; one channel off shows at 1e-3 and above.
+        np.testing.assert_allclose(found[name], output, rtol=0, atol=1e-4 * scale, err_msg=name)
+        assert np.abs(dense[name] - output).max() > 1e-3 * scale, "the mask changes nothing: the check would be empty"

@@ -1,0 +1,210 @@
+"""What cannot be traced freezes and says why; what can be is read off as units, groups, rows and sources."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.errors import PlanError
+from onnxprune.importance import score
+from onnxprune.labels import Ids
+from onnxprune.plan import Target, plan
+from onnxprune.rewrite import rewrite
+from onnxprune.trace import Dependencies, Group, trace
+from tests.rules.cases import CASES, Case, Weight
+
+
+def traced(body: str, signature: str = "x[N,3,4,4] -> y[N,5,4,4]", opset: int = 17, **weights: Weight) -> Dependencies:
+    given: dict[str, Weight] = {"w": (6, 3, 1, 1), "v": (5, 6, 1, 1)}
+    return trace(Case("made here", signature, body, given | weights, opset=opset).model())
+
+
+def units(dependencies: Dependencies, name: str, axis: int) -> list[int]:
+    ids = dependencies.labels[name][axis].ids
+    assert ids is not None
+    return [int(u) for u in dependencies.unit[ids].ravel()]
+
+
+def reasons(dependencies: Dependencies, name: str) -> list[str]:
+    return [freeze.reason for freeze in dependencies.why(name)]
+
+
+def group(dependencies: Dependencies, name: str) -> Group:
+    return next(g for g in dependencies.groups if g.name == name)
+
+
+# --- reasons ---------------------------------------------------------------------------------------------------------
+
+
+def test_unknown_operators_freeze_what_they_touch_and_are_named() -> None:
+    found = traced("a = Conv(x, w) t, i = TopK <axis=1> (a, k) y = Conv(t, v)", k=[6])
+    assert not found.groups
+    freeze = next(f for f in found.why("a") if "TopK" in f.reason)
+    assert (freeze.reason, freeze.node, freeze.tensor, freeze.axis) == ("no rule for operator TopK", "TopK1", "a", 1)
+
+
+def test_unknown_domains_are_named_with_the_operator() -> None:
+    found = traced("a = Conv(x, w) b = com.microsoft.QuickGelu(a) y = Conv(b, v)")
+    assert not found.groups
+    assert "no rule for operator com.microsoft.QuickGelu" in reasons(found, "a")
+
+
+def test_the_rest_of_a_graph_with_an_unknown_operator_stays_free() -> None:
+    found = traced(
+        "a = Conv(x, u) r = Relu(a) b = Conv(r, w) t, i = TopK <axis=1> (b, k) y = Conv(t, v)",
+        u=(8, 3, 1, 1), w=(6, 8, 1, 1), k=[6],
+    )  # fmt: skip
+    assert [g.name for g in found.groups] == ["u"]
+    held = {source.tensor: freeze for source, freeze in found.held}
+    assert set(held) == {"w", "v"}
+    assert held["w"].node == "TopK3"
+
+
+def test_inputs_and_outputs_say_so() -> None:
+    found = traced("a = Conv(x, w) y = Conv(a, v)")
+    assert set(reasons(found, "x")) == {"the model's input"}
+    assert "the model's output" in reasons(found, "y")
+    assert {s.tensor: f.reason for s, f in found.held} == {"v": "the model's output"}
+
+
+def test_a_residual_onto_the_input_carries_the_inputs_reason() -> None:
+    found = traced("a = Conv(x, w) b = Add(a, x) y = Conv(b, v)", w=(3, 3, 1, 1), v=(5, 3, 1, 1))
+    assert not found.groups
+    assert "the model's input" in reasons(found, "a")
+
+
+def test_a_tensor_that_is_an_output_too_is_held() -> None:
+    found = traced("a = Conv(x, w) b = Relu(a) y = Conv(b, v)", "x[N,3,4,4] -> y[N,5,4,4], b[N,6,4,4]")
+    assert not found.groups
+    assert "the model's output" in reasons(found, "a")
+
+
+def test_mixing_operators_give_their_reason() -> None:
+    found = traced("a = Conv(x, w) b = Softmax <axis=1> (a) y = Conv(b, v)")
+    assert "Softmax normalises over this axis" in reasons(found, "a")
+
+
+def test_sizes_computed_while_the_model_runs_freeze() -> None:
+    found = traced("a = Conv(x, w) b = Gather <axis=1> (a, i) y = Conv(b, v)", "x[N,3,4,4], i:int64[6] -> y[N,5,4,4]")
+    assert "Gather's indices are computed while the model runs" in reasons(found, "a")
+
+
+@pytest.mark.parametrize("captured", ["a", "w"])
+def test_what_the_body_of_an_if_reads_freezes(captured: str) -> None:
+    body = (
+        "a = Conv(x, w) r = Relu(a) c = If (p) <then_branch = t () => (float[A,B,C,D] o) "
+        f"{{ o = Identity({captured}) }}, else_branch = e () => (float[A,B,C,D] q) {{ q = Neg({captured}) }}> "
+        "s = ReduceSum(c) b = Mul(r, s) y = Conv(b, v)"
+    )
+    found = traced(body, "x[N,3,4,4], p:bool[1] -> y[N,5,4,4]")
+    assert not found.groups
+    assert "no rule for operator If" in reasons(found, captured)
+
+
+def test_why_of_an_unknown_tensor_is_empty() -> None:
+    assert traced("a = Conv(x, w) y = Conv(a, v)").why("no such tensor") == []
+
+
+def test_squeeze_without_axes_is_refused_while_sizes_are_unknown() -> None:
+    found = traced(
+        "a = Conv(x, w) p = GlobalAveragePool(a) b = Squeeze(p) s = ReduceSum(b) c = Mul(a, s) y = Conv(c, v)"
+    )
+    assert any("Squeeze names no axes" in r for r in reasons(found, "p"))
+
+
+def test_a_grouped_weight_that_is_computed_is_refused_with_a_reason() -> None:
+    found = traced("r = Relu(u) a = Conv(x, w) b = Conv <group=2> (a, q) y = Conv(b, v)",
+                   "x[N,3,4,4], q[6,3,1,1] -> y[N,5,4,4]", u=(6, 3, 1, 1))  # fmt: skip
+    assert "the grouped weight 'q' is not an initializer of its own" in reasons(found, "a")
+
+
+# --- groups, units, sources ------------------------------------------------------------------------------------------
+
+
+def test_a_chain_has_a_group_for_every_weight_but_the_last() -> None:
+    found = traced("a = Conv(x, w) b = Relu(a) c = Conv(b, u) y = Conv(c, v)", u=(6, 6, 1, 1))
+    assert [(g.name, g.units.size) for g in found.groups] == [("w", 6), ("u", 6)]
+    assert units(found, "b", 1) == group(found, "w").units.tolist()
+
+
+def test_a_residual_joins_its_sources() -> None:
+    found = trace(CASES["residual"].model())
+    assert sorted(s.tensor for s in group(found, "w").sources) == ["t", "w"]
+    assert units(found, "a", 1) == units(found, "e", 1)
+
+
+def test_sums_of_concatenations_join_by_index_not_by_tensor() -> None:
+    found = trace(CASES["sums-of-concatenations"].model())
+    assert len(found.groups) == 1
+    left = units(found, "a", 1) + units(found, "b", 1)
+    assert left == units(found, "c", 1) + units(found, "d", 1)
+    assert found.unit_count == 8
+
+
+def test_flattened_positions_are_one_unit() -> None:
+    found = trace(CASES["Flatten"].model())
+    assert units(found, "b", 1) == np.repeat(units(found, "a", 1), 4).tolist()
+
+
+def test_a_padded_shortcut_ties_new_channels_to_what_they_are_added_to() -> None:
+    found = trace(CASES["option-A-shortcut"].model())
+    assert units(found, "d", 1) == units(found, "e", 1)
+    assert units(found, "d", 1)[3:9] == units(found, "a", 1)
+
+
+def test_old_prelu_slopes_belong_to_channels_even_where_the_width_is_equal() -> None:
+    found = traced("a = Conv(x, w) b = PRelu(a, d) y = Conv(b, v)", w=(4, 3, 1, 1), v=(5, 4, 1, 1), d=(4,), opset=6)
+    assert units(found, "d", 0) == units(found, "a", 1) == group(found, "w").units.tolist()
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def test_grouped_convolutions_have_rows_of_inputs_and_of_outputs() -> None:
+    found = trace(CASES["Conv-grouped"].model())
+    assert [r.shape for r in group(found, "w").rows] == [(2, 4)]
+    assert [r.shape for r in group(found, "u").rows] == [(2, 3)]
+
+
+def test_depthwise_convolutions_tie_input_and_output_and_have_no_rows() -> None:
+    found = trace(CASES["Conv-depthwise"].model())
+    assert found.unit_count == 6
+    assert [g.rows for g in found.groups] == [()]
+
+
+def test_heads_are_rows() -> None:
+    found = trace(CASES["attention"].model())
+    assert [r.shape for g in found.groups for r in g.rows] == [(3, 4), (3, 4)]
+
+
+def test_uneven_rows_are_refused() -> None:
+    found = trace(CASES["Conv-grouped"].model())
+    with pytest.raises(PlanError, match="rows"):
+        rewrite(found, group(found, "w").units[:1])
+
+
+def test_emptied_axes_are_refused() -> None:
+    found = traced("a = Conv(x, w) y = Conv(a, v)")
+    with pytest.raises(PlanError, match="empty"):
+        rewrite(found, group(found, "w").units)
+
+
+def test_planned_rows_are_even() -> None:
+    found = trace(CASES["ShuffleNet-unit"].model())
+    removed = plan(found, score(found), Target(ratio=0.5)).removed(found)
+    for rows in (r for g in found.groups for r in g.rows):
+        assert len(set(np.isin(rows, removed).sum(axis=1).tolist())) == 1
+
+
+# --- keeping ---------------------------------------------------------------------------------------------------------
+
+
+def keep_of(found: Dependencies, removed: Ids) -> list[bool]:
+    return [bool(k) for k in found.keep(removed)[found.labels["a"][1].ids]]
+
+
+def test_keep_covers_every_index_of_a_unit_and_nothing_frozen() -> None:
+    found = traced("a = Conv(x, w) y = Conv(a, v)")
+    assert keep_of(found, group(found, "w").units[[0, 2]]) == [False, True, False, True, True, True]
+    assert found.keep(np.arange(found.unit_count))[found.unit < 0].all()
+    assert all(keep_of(found, np.zeros(0, dtype=np.int64)))
