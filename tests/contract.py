@@ -63,7 +63,7 @@ def onnxprune(*args: object) -> Result:
 
 
 def environment() -> dict[str, str]:
-    """For real processes: the package of this repository, whatever the working folder, and nobody's taste in colours."""
+    """For real processes: the package of this repository, whatever the working folder, and no forced colours."""
     kept = {k: v for k, v in os.environ.items() if k not in COLOURS}
     return {**kept, "PYTHONPATH": str(REPO)}
 

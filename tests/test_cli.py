@@ -18,6 +18,7 @@ from onnx import helper
 
 from onnxprune import cli, pipeline
 from onnxprune.bench import bench
+from onnxprune.plan import Plan
 from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
 
@@ -267,6 +268,16 @@ def test_errors_that_nobody_foresaw_are_one_line_too(model: Path, monkeypatch: p
     monkeypatch.setenv("ONNXPRUNE_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         onnxprune(*prune(model))
+
+
+def test_errors_of_the_system_are_not_called_bugs(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Plan, path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Plan, "save", full)
+    found = onnxprune(*prune(model, "--plan-out", model.with_name("plan.json")))
+    assert found.code == 1 and found.err.count("\n") == 1 and "internal" not in found.err
+    assert "No space left on device; " in found.err and "plan.json; check the disk" in found.err
 
 
 def test_data_may_hold_other_arrays_and_more_samples_than_are_used(model: Path) -> None:

@@ -1,6 +1,6 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, pointwise, reduce, reshape, select
+from onnxprune.rules import contract, control, layout, norm, pointwise, reduce, reshape, select
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -15,6 +15,7 @@ __all__ = [
     "find",
     "find_resize",
     "layout",
+    "norm",
     "pointwise",
     "reduce",
     "reshape",

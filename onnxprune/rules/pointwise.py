@@ -94,19 +94,6 @@ def rows_resolved(op: Op, out: Axes, a: Axes, b: Axes) -> Axes:
     return out
 
 
-@rule("BatchNormalization", "InstanceNormalization")
-def per_channel(op: Op) -> Sequence[Axes]:
-    """n c ..., c, c, c, c -> n c ...: every channel is scaled and shifted by parameters of its own."""
-    x = op.input(0)
-    if op.kind == "InstanceNormalization":
-        op.fix_rest(x, (0, 1), op.name_in(0), "InstanceNormalization averages over this axis")
-    channel = op.plain(x, 1)
-    for i in range(1, op.arity):
-        channel = op.join(channel, op.plain(op.input(i), 0))
-    y = (x[0], channel, *(op.without_rows(x, k, (1,)) if channel is not x[1] else x[k] for k in range(2, len(x))))
-    return [y] + [(channel,)] * (op.outputs - 1)
-
-
 @rule("DequantizeLinear", "QuantizeLinear")
 def quantize(op: Op) -> Sequence[Axes]:
     """x, scale, zero point: one scale for all, or one for each index of an axis."""
@@ -120,13 +107,3 @@ def quantize(op: Op) -> Sequence[Axes]:
         elif op.has(i) and len(op.shape(i)) == 1:
             op.fix(op.input(i), 0, op.name_in(i), "one scale for the whole tensor")
     return [tuple(out)]
-
-
-@rule("Softmax", "LogSoftmax", "Hardmax")
-def softmax(op: Op) -> Sequence[Axes]:
-    """Freezes the axes it normalises over (before operator set 13: all from `axis` on)."""
-    x = op.input(0)
-    first = op.attr("axis", -1 if op.opset >= 13 else 1) % max(len(x), 1)
-    mixed = [first] if op.opset >= 13 else list(range(first, len(x)))
-    fixed = {k: op.fix(x, k, op.name_in(0), f"{op.kind} normalises over this axis") for k in reversed(mixed)}
-    return [tuple(fixed[k] if k in fixed else op.without_rows(x, k, mixed) for k in range(len(x)))]

@@ -1,4 +1,4 @@
-"""Pooling, resizing and reductions. Law: an axis that is summed over, searched or resampled keeps its size."""
+"""Reductions and resampling. Law: an axis that is summed over, searched or resampled keeps its size."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from onnxprune.rules.registry import resize, rule
 REDUCE = (
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
 )
-
-
-@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def pool(op: Op) -> Sequence[Axes]:
-    """n c ... -> n c ...: pools over the axes after the second."""
-    x = op.input(0)
-    op.fix_rest(x, (0, 1), op.name_in(0), f"{op.kind} pools over this axis")
-    y = (op.plain(x, 0), op.plain(x, 1), *(Axis() for _ in x[2:]))
-    return [y] * op.outputs
 
 
 @rule(*REDUCE.split(), "ArgMax", "ArgMin")
@@ -75,27 +66,3 @@ def cumulative(op: Op) -> Sequence[Axes]:
     k = op.exact(1, "axis")[0] % len(x)
     op.fix(x, k, op.name_in(0), "CumSum sums along this axis")
     return [tuple(Axis() if j == k else op.without_rows(x, j, (k,)) for j in range(len(x)))]
-
-
-@rule("LayerNormalization", "RMSNormalization", "LpNormalization")
-def trailing_norm(op: Op) -> Sequence[Axes]:
-    """Freezes the axes it normalises over: all from `axis` on (LpNormalization: `axis` alone)."""
-    x = op.input(0)
-    first = op.attr("axis", -1) % len(x)
-    mixed = [first] if op.kind == "LpNormalization" else range(first, len(x))
-    for k in sorted(mixed, reverse=True):
-        op.fix(x, k, op.name_in(0), f"{op.kind} normalises over this axis")
-    for i in range(1, op.arity):
-        op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} normalises over this axis")
-    y = tuple(Axis() if k in mixed else op.without_rows(x, k, list(mixed)) for k in range(len(x)))
-    return [y, *([tuple(y[k] for k in range(len(y)))] * (op.outputs - 1))]
-
-
-@rule("GroupNormalization", "LRN")
-def channel_norm(op: Op) -> Sequence[Axes]:
-    """Freezes the channels, which it normalises together."""
-    x = op.input(0)
-    for i in range(1, op.arity):
-        op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} normalises channels together")
-    op.fix_rest(x, (0,), op.name_in(0), f"{op.kind} normalises channels together")
-    return [(op.plain(x, 0), *(Axis() for _ in x[1:]))]

@@ -54,6 +54,12 @@ def test_a_local_ratio_leaves_the_whole_part_of_what_remains(name: str, ratio: f
         assert kept(group) == max(1, math.floor(group.channels * (1 - Fraction(str(ratio)))))
 
 
+@pytest.mark.parametrize(("width", "ratio", "stay"), [(20, 0.9, 2), (30, 0.9, 3), (40, 0.8, 8), (50, 0.3, 35)])
+def test_a_ratio_is_meant_in_decimals(width: int, ratio: float, stay: int) -> None:
+    """In binary, 20 x (1 - 0.9) falls short of 2."""
+    assert kept(chosen(graphs.traced(graphs.chain(width=width)), Target(ratio=ratio)).groups[0]) == stay
+
+
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize("name", PLAIN)
