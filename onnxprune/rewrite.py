@@ -272,6 +272,8 @@ def removal(dependencies: Dependencies, removed: Array) -> Removal:
                 continue
             rows = keep[axis.ids].reshape(-1, axis.ids.shape[-1])
             rows = rows[rows.any(axis=1)]
+            if rows.all():  # whole blocks went, with the axis that counts them; what is left of this one is whole
+                continue
             if (rows == rows[0]).all():
                 indices.setdefault(name, {})[k] = np.flatnonzero(~rows[0]).tolist()
             else:

@@ -176,8 +176,18 @@ def shuffled(*, seed: int = 7) -> onnx.ModelProto:
     return net.model(["N", 3, 8, 8], ["N", 5])
 
 
+def funnel(*, seed: int = 8) -> onnx.ModelProto:
+    """Grouped convolutions with one output, then one input, in each group: only whole groups can go."""
+    net = Net(seed)
+    h = net.op("Relu", [net.conv("x", "wide", 12, 3, 3)], "wide.r")
+    h = net.op("Relu", [net.conv(h, "gather", 4, 12, 3, group=4)], "gather.r")
+    h = net.op("Relu", [net.conv(h, "scatter", 8, 4, 3, group=4)], "scatter.r")
+    net.head(h, 8)
+    return net.model(["N", 3, 8, 8], ["N", 5])
+
+
 ALL: dict[str, Callable[[], onnx.ModelProto]] = {
-    build.__name__: build for build in (chain, residual, gated, grouped, dense, mlp, flattened, shuffled)
+    build.__name__: build for build in (chain, residual, gated, grouped, dense, mlp, flattened, shuffled, funnel)
 }
 
 

@@ -222,7 +222,14 @@ def test_progress_shows_on_a_terminal_and_leaves_the_output_alone(model: Path) -
 def test_an_interrupt_leaves_whole_files_and_exits_130(model: Path) -> None:
     small = model.with_name("small.onnx")
     command = [sys.executable, "-m", "onnxprune", "prune", str(model), "-o", str(small), "--align", "1"]
-    running = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
+    )
     deadline = time.monotonic() + 60
     while not small.exists() and time.monotonic() < deadline:  # it is written before the timing, which takes seconds
         time.sleep(0.02)

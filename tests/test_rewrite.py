@@ -119,6 +119,7 @@ def test_the_reported_indices_are_all_that_is_gone(name: str, seed: int | None, 
     removed = planned(dependencies, 0.5) if seed is None else at_random(dependencies, seed)
     found, pruned = removal(dependencies, removed), rewrite(dependencies, removed)
     floats = {n: w for n, w in dependencies.model.weights.items() if w.dtype.kind == "f"}
+    assert all(gone for axes in found.indices.values() for gone in axes.values())
     assert floats.keys() == {n for n, w in pruned.weights.items() if w.dtype.kind == "f"}
     for tensor, weight in floats.items():
         left = pruned.weights[tensor]
