@@ -26,6 +26,7 @@ from onnxprune.trace import Dependencies, Mask
 UNDEFINED_AT_ZERO = {"Div": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}  # operator -> the operand that must not be zeroed
 # Operator -> its stored integers, their zero point, and the axis zero points run along (None: an attribute).
 QUANTISED = {"DequantizeLinear": ((0, 2), None), "ConvInteger": ((1, 3), 0), "MatMulInteger": ((1, 3), -1)}
+NORMS = ("Reduce", "LpNormalization")  # of a weight: it is about to be divided by its own norm
 Leaf = Callable[[Array, Axes, Mask], Array]
 
 
@@ -111,8 +112,9 @@ def masked(dependencies: Dependencies, removed: Array) -> Model:
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     graph = dependencies.model.proto.graph
-    spared = frozenset(n.input[UNDEFINED_AT_ZERO[n.op_type]] for n in graph.node if n.op_type in UNDEFINED_AT_ZERO)
-    weights = apply_leaf(dependencies, keep, zero, spared)
+    spared = {n.input[UNDEFINED_AT_ZERO[n.op_type]] for n in graph.node if n.op_type in UNDEFINED_AT_ZERO}
+    spared |= {name for n in graph.node if n.op_type.startswith(NORMS) for name in n.input[:1]}
+    weights = apply_leaf(dependencies, keep, zero, frozenset(spared))
     for name, origin in zero_points(dependencies.model).items():
         if (axes := dependencies.labels.get(name)) is not None and touched(axes, keep):
             stored = dependencies.model.weights[name]

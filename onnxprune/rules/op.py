@@ -272,8 +272,16 @@ class Op:
         return self.permuted(axes, left)
 
     def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
-        """Axis `k` no longer in rows over axes that disappear."""
-        return self.plain(axes, k) if set(axes[k].by) & set(gone) else axes[k]
+        """Axis `k` no longer in rows over axes that disappear: those rows are tied position by position."""
+        axis = axes[k]
+        lost = [depth for depth, b in enumerate(axis.by) if b in gone]
+        if axis.ids is None or not lost:
+            return axis
+        ids = axis.ids
+        for depth in reversed(lost):
+            self.ties.tie(ids, np.take(ids, [0], axis=depth))
+            ids = np.take(ids, 0, axis=depth)
+        return Axis(ids, tuple(b for b in axis.by if b not in gone))
 
     def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
         """Axes with fixed size-1 axes inserted at the output positions `at`."""
