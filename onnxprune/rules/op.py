@@ -334,6 +334,15 @@ class Op:
             axis = self.plain(axes, leaf)
         return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
 
+    def row_ids(self, ids: Ids, depth: int) -> Ids:
+        """Fresh ids for the rows of an array: one for each index of its first `depth` dimensions, equal for equal rows.
+
+        Rows repeat where the axis was merged with a batch: what goes from one sample's rows goes from all.
+        """
+        rows = ids.reshape(int(np.prod(ids.shape[:depth])), -1)
+        _, which = np.unique(rows, axis=0, return_inverse=True)
+        return self.ties.fresh(int(which.max()) + 1)[which.ravel()].reshape(ids.shape[:depth])
+
     def split(self, flat: Ids, dims: Sequence[int], at: int) -> list[Axis]:
         """Cut one axis into several: rows get parent ids, and their members must lose equal numbers.
 
@@ -355,8 +364,7 @@ class Op:
             if depth == len(moving) - 1:
                 out[d] = Axis(core, by)
             else:
-                size = core.shape[: depth + 1]
-                out[d] = Axis(self.ties.fresh(int(np.prod(size))).reshape(size), by)
+                out[d] = Axis(self.row_ids(core, depth + 1), by)
         for depth in range(1, len(moving)):
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes, Axis
+from onnxprune.labels import Axes, Axis, varies
 from onnxprune.model import Shape
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
@@ -24,10 +24,29 @@ def reshape(op: Op) -> Sequence[Axes]:
         if len(ins) == len(outs) == 1:
             axis = x[ins[0]]
             inside = all(b in one_to_one for b in axis.by)
-            out[outs[0]] = axis.moved(one_to_one) if inside else op.plain(x, ins[0])
+            out[outs[0]] = axis.moved(one_to_one) if inside else carried(op, x, ins[0], runs)
         else:
             reshape_run(op, x, ins, outs, out)
     return [tuple(out)]
+
+
+def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]) -> Axis:
+    """Axis `k` itself is unchanged, but the axes its rows run over are cut or merged: so are the rows."""
+    axis, before, after = x[k], op.shape(0), op.out_shape()
+    over = [run for run in runs if set(run[0]) & set(axis.by)]
+    members, homes = [m for ins, _ in over for m in ins], [h for _, outs in over for h in outs]
+    old, new = (
+        [d for m in members if isinstance(d := before[m], int)],
+        [d for h in homes if isinstance(d := after[h], int)],
+    )
+    if axis.ids is None or len(old) != len(members) or len(new) != len(homes):
+        return op.plain(x, k)
+    ids = np.transpose(axis.ids, [*np.argsort(axis.by), axis.ids.ndim - 1])
+    ids = np.expand_dims(ids, [d for d, m in enumerate(members) if m not in axis.by])
+    full = np.broadcast_to(ids, (*old, ids.shape[-1])).reshape(*new, ids.shape[-1])
+    moving = [d for d in varies(full) if d < len(homes)]
+    core = full[tuple(slice(None) if d in moving else 0 for d in range(len(homes)))]
+    return Axis(core, tuple(homes[d] for d in moving))
 
 
 def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis]) -> None:

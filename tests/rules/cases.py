@@ -432,6 +432,28 @@ case(
 )  # fmt: skip
 
 case(
+    "attention-fused-projection-unbound",  # the dynamo exporter writes unbind as Slice and Squeeze
+    "x[N,4,7] -> y[N,4,5]",
+    "p0 = MatMul(x, w) p1 = Add(p0, d) p2 = Reshape(p1, s) p3 = Transpose <perm=[2, 0, 3, 1, 4]> (p2) "
+    "q1 = Slice(p3, i0, i1, i0) q = Squeeze(q1, i0) k1 = Slice(p3, i1, i2, i0) k = Squeeze(k1, i0) "
+    "a1 = Slice(p3, i2, i3, i0) a = Squeeze(a1, i0) "
+    "kt = Transpose <perm=[0, 1, 3, 2]> (k) m = MatMul(q, kt) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[0, 2, 1, 3]> (o) o2 = Reshape(o1, t) y = MatMul(o2, v)",
+    w=(7, 24), d=(24,), v=(8, 5), s=[0, 0, 3, 2, 4], t=[0, 0, 8], i0=[0], i1=[1], i2=[2], i3=[3],
+)  # fmt: skip
+case(
+    "attention-heads-merged-with-the-batch",  # torch.nn.MultiheadAttention
+    "x[3,2,7] -> y[6,5]",
+    "q0 = MatMul(x, w) q1 = Reshape(q0, s) q2 = Transpose <perm=[1, 0, 2]> (q1) q = Reshape(q2, r) "
+    "k0 = MatMul(x, u) k1 = Reshape(k0, s) k2 = Transpose <perm=[1, 2, 0]> (k1) k = Reshape(k2, l) "
+    "a0 = MatMul(x, z) a1 = Reshape(a0, s) a2 = Transpose <perm=[1, 0, 2]> (a1) a = Reshape(a2, r) "
+    "m = MatMul(q, k) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[2, 0, 1, 3]> (o) o2 = Reshape(o1, t) y = MatMul(o2, v)",
+    w=(7, 12), u=(7, 12), z=(7, 12), v=(12, 5),
+    s=[3, 6, 4], r=[2, 3, 3, 4], l=[2, 3, 4, 3], t=[6, 12],
+)  # fmt: skip
+
+case(
     "attention-halves-turned",
     "x[N,4,7] -> y[N,4,5]",
     "q = MatMul(x, w) r = Reshape(q, s) h = Slice(r, i, j, k) l = Slice(r, j, e, k) n = Neg(l) "
