@@ -105,6 +105,21 @@ def apply_leaf(dependencies: Dependencies, keep: Mask, leaf: Leaf, spared: froze
     return weights
 
 
+def severed(dependencies: Dependencies, removed: Array) -> Model:
+    """The dense model with only the readers of removed channels zeroed: those compute on, but nothing reads them.
+
+    For graphs in which a channel of zeros is divided by its own zero norm, and `masked` is not a number.
+    """
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    filters = {(s.tensor, s.axis) for s in dependencies.sources}
+    weights = dict(dependencies.model.weights)
+    for name in {tensor for tensor, _ in filters}:
+        axes = tuple(Axis() if (name, k) in filters else a for k, a in enumerate(dependencies.labels[name]))
+        if touched(axes, keep):
+            weights[name] = zero(weights[name], axes, keep)
+    return replace(dependencies.model, weights=weights)
+
+
 def masked(dependencies: Dependencies, removed: Array) -> Model:
     """The dense model with the removed indices zeroed.
 

@@ -115,8 +115,10 @@ class Tracer:
     model: Model
     ties: Ties = field(default_factory=Ties)
     labels: dict[str, Axes | None] = field(default_factory=dict)
-    records: Records = field(default_factory=lambda: Records([], [], []))
+    records: Records = field(default_factory=Records)
     opened: dict[str, Axes] = field(default_factory=dict)
+    free: frozenset[str] | None = frozenset()
+    shared: list[tuple[str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         graph = self.model.proto.graph
@@ -155,6 +157,9 @@ class Tracer:
         axes = self.find(name)
         if name not in self.opened or self.readers[name] != 1 or axes is None:
             return None
+        if self.free is not None and name not in self.free:
+            self.shared.append((name, k))
+            return None
         size = self.model.weights[name].shape[k]
         ids = self.ties.fresh(blocks * size).reshape(blocks, size)
         axes = tuple(Axis(ids, (own,)) if j == k else axis for j, axis in enumerate(axes))
@@ -165,6 +170,7 @@ class Tracer:
         """Carry labels through one node."""
         op = Op(node, self.model, self.ties, self.records, self.find)
         op.open_blocks = self.open_blocks
+        self.records.writers.update(dict.fromkeys(node.output, node))
         rule = find(node)
         try:
             if rule is None or captured(node):
@@ -197,18 +203,44 @@ class Tracer:
                 self.ties.freeze(axis.ids, self.reason(reason, node, name, k))
 
 
-def trace(model: Model) -> Dependencies:
+def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
     """Trace a normalised model.
 
     Args:
         model: A result of `normalise`.
+        free_groups: Let the groups of every convolution lose different input channels. There is more to choose from
+            then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
+            it, that is done only where the same positions in every group would leave nothing to choose.
     """
-    tracer = Tracer(model)
+    tracer = walk(model, None if free_groups else frozenset())
+    if crowded := crowded_weights(tracer):
+        tracer = walk(model, crowded)
+    return collect(tracer)
+
+
+def walk(model: Model, free: frozenset[str] | None) -> Tracer:
+    """Visit every node. `free`: weights whose convolution groups may keep different positions (None: all)."""
+    tracer = Tracer(model, free=free)
     for node in model.proto.graph.node:
         tracer.visit(node)
     for info in model.proto.graph.output:
         tracer.freeze_all(info.name, "the model's output", "")
-    return collect(tracer)
+    return tracer
+
+
+def crowded_weights(tracer: Tracer) -> frozenset[str]:
+    """Grouped weights for which 'the same positions in every group' ties positions to each other, too.
+
+    A channel shuffle between two grouped convolutions deals the positions of one to the groups of the other, so that
+    keeping the same positions in both leaves little or nothing to choose. There the groups are left free.
+    """
+    roots = tracer.ties.components() if tracer.shared else None
+    crowded = set()
+    for name, k in tracer.shared:
+        ids = tracer.opened[name][k].ids
+        if roots is not None and ids is not None and np.unique(roots[ids]).size < ids.size:
+            crowded.add(name)
+    return frozenset(crowded)
 
 
 def collect(tracer: Tracer) -> Dependencies:

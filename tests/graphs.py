@@ -231,5 +231,5 @@ def loaded(proto: onnx.ModelProto) -> Model:
 
 
 def traced(proto: onnx.ModelProto) -> Dependencies:
-    """The model after the stages that come before scoring."""
-    return trace(normalise(loaded(proto)))
+    """The model after the stages before scoring. Groups are free: the harder form of a grouped convolution."""
+    return trace(normalise(loaded(proto)), free_groups=True)

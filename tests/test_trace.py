@@ -178,7 +178,7 @@ def test_heads_are_rows() -> None:
 
 
 def test_uneven_rows_are_refused() -> None:
-    found = trace(CASES["Conv-grouped"].model())
+    found = trace(CASES["Conv-grouped"].model(), free_groups=True)
     with pytest.raises(PlanError, match="rows"):
         rewrite(found, group(found, "w").units[:1])
 
@@ -187,6 +187,21 @@ def test_emptied_axes_are_refused() -> None:
     found = traced("a = Conv(x, w) y = Conv(a, v)")
     with pytest.raises(PlanError, match="empty"):
         rewrite(found, group(found, "w").units)
+
+
+def test_groups_of_a_convolution_keep_the_same_positions_unless_they_are_free() -> None:
+    shared, free = (trace(CASES["Conv-grouped"].model(), free_groups=f) for f in (False, True))
+    assert not any(axis.by for name in shared.model.weights for axis in shared.labels.get(name, ()))
+    assert sum(g.units.size for g in shared.groups) < sum(g.units.size for g in free.groups)
+
+
+def test_a_contraction_of_activations_holds_what_does_not_vanish_with_its_weights() -> None:
+    body = "q = MatMul(x, w) k = MatMul(x, v) {0} t = Transpose <perm=[0, 2, 1]> (r) y = MatMul(q, t)"
+    one = traced(body.format("r = Sigmoid(k)"), "x[2,4,7] -> y[2,4,4]", w=(7, 6), v=(7, 6))
+    assert one.groups  # queries vanish, whatever the keys do
+    both = traced(body.replace("q = MatMul(x, w)", "p = MatMul(x, w) q = Exp(p)").format("r = Exp(k)"),
+                  "x[2,4,7] -> y[2,4,4]", w=(7, 6), v=(7, 6))  # fmt: skip
+    assert not both.groups and any("neither operand is zero" in f.reason for _, f in both.held)
 
 
 def test_planned_rows_are_even() -> None:

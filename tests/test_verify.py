@@ -15,8 +15,8 @@ from onnxprune.errors import ModelError, VerificationError
 from onnxprune.importance import score
 from onnxprune.model import Array, Model
 from onnxprune.plan import Target, plan
-from onnxprune.rewrite import rewrite
-from onnxprune.runtime import random_feeds
+from onnxprune.rewrite import masked, rewrite
+from onnxprune.runtime import random_feeds, run
 from onnxprune.trace import Dependencies
 from onnxprune.verify import ABSOLUTE, RELATIVE, compare, difference, tolerance, verify
 from tests import graphs
@@ -286,3 +286,25 @@ def test_tolerances_grow_with_the_rounding_of_the_type() -> None:
 def test_comparing_a_model_with_itself_finds_no_difference(surgery: Surgery) -> None:
     found = compare(surgery.original, surgery.original, surgery.batches())
     assert found.ok and found.max_abs == found.max_rel == 0  # the same kernels on the same numbers, on one thread
+
+
+def test_channels_divided_by_their_own_norm_are_cut_off_at_their_readers() -> None:
+    body = """
+        <ir_version: 8, opset_import: ["" : 17]> g (float[N,3,4,4] x) => (float[N,5,4,4] y) {
+            a = Conv(x, w)
+            square = Mul(a, a)
+            power = Conv(square, gamma)
+            norm = Sqrt(power)
+            b = Div(a, norm)
+            y = Conv(b, v)
+        }"""
+    proto = onnx.parser.parse_model(body)
+    rng = np.random.default_rng(0)
+    shapes = {"w": (6, 3, 1, 1), "gamma": (6, 6, 1, 1), "v": (5, 6, 1, 1)}
+    weights = {n: np.abs(rng.normal(size=s)).astype(np.float32) for n, s in shapes.items()}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in weights.items())
+    dependencies = graphs.traced(proto)
+    removed = dependencies.groups[0].units[:2]
+    feeds = {"x": np.abs(rng.normal(size=(2, 3, 4, 4))).astype(np.float32)}
+    assert not np.isfinite(run(masked(dependencies, removed), feeds)["y"]).all()  # 0 / 0
+    assert verify(dependencies, removed, rewrite(dependencies, removed), [feeds]).ok

@@ -16,6 +16,7 @@ from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.pointwise import aligned
 from onnxprune.rules.registry import resize, rule
+from onnxprune.rules.zeros import contracted
 
 
 @rule("Conv", "ConvInteger")
@@ -47,7 +48,7 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
     channels = op.plain(x, 1)
     if groups == 1:
         weight = op.input(1)
-        into, out = op.join(channels, op.plain(weight, in_axis)), op.plain(weight, out_axis)
+        into, out = contracted(op, channels, op.plain(weight, in_axis)), op.plain(weight, out_axis)
         product: list[Axis | Dim] = [op.extent(into, op.shape(1)[in_axis]), op.extent(out, op.shape(1)[out_axis])]
         op.cost(taps(op, shape), product)
     else:
@@ -71,8 +72,8 @@ def taps(op: Op, shape: Sequence[Dim]) -> float:
 def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, factor: float) -> tuple[Axis, Axis]:
     """Labels of a grouped convolution's input and output channels.
 
-    The second weight axis counts within a group, so it carries ids of its own for every group. A group of one input
-    or one output channel can only go whole, which is what ties them in a depthwise convolution.
+    The second weight axis counts within a group. A group of one input or one output channel can only go whole, which
+    leaves that axis as it is, and is what ties the channels of a depthwise convolution.
     """
     dims = op.shape(1)
     if not isinstance(dims[0], int) or not isinstance(dims[1], int) or dims[0] % groups:
@@ -81,8 +82,9 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
     if first.ids is None:
         raise CannotTrace(f"the grouped weight '{op.name_in(1)}' is not an initializer of its own")
     outer = first.ids.reshape(groups, -1)
-    inner = inner_ids(op, groups, dims[1])
-    if dims[1] == 1:
+    whole = 1 in (dims[1], outer.shape[1])
+    inner = op.ties.fresh(groups * dims[1]).reshape(groups, -1) if whole else inner_ids(op, groups)
+    if whole:
         op.source(first)  # a transposed depthwise weight has its filters on the axis that counts groups
     blocks = {out_axis: outer if out_axis == 0 else inner, in_axis: outer if in_axis == 0 else inner}
     into, out = op.join(channels, Axis(blocks[in_axis].ravel())), Axis(blocks[out_axis].ravel())
@@ -91,14 +93,12 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
     return into, out
 
 
-def inner_ids(op: Op, groups: int, width: int) -> Ids:
+def inner_ids(op: Op, groups: int) -> Ids:
     """Ids of the weight's within-group axis, for every group. Shape (groups, width).
 
-    An axis of one index is never sliced, so its ids are the groups' own. A weight that other nodes read too, or that
-    is computed, must keep the same positions in every group.
+    Every group keeps the same positions, so that one list of indices tells what the weight lost, unless the tracer was
+    asked to leave groups free and the weight is an initializer that nothing else reads.
     """
-    if width == 1:
-        return op.ties.fresh(groups).reshape(groups, 1)
     blocks = op.weight_blocks(1, 1, groups, 0)
     if blocks is not None:
         return blocks
@@ -138,7 +138,7 @@ def gemm(op: Op) -> Sequence[Axes]:
         a, shape_a = op.permuted(a, (1, 0)), shape_a[::-1]
     if op.attr("transB", 0):
         b, shape_b = op.permuted(b, (1, 0)), shape_b[::-1]
-    inner = op.join(op.plain(a, 1), op.plain(b, 0))
+    inner = contracted(op, op.plain(a, 1), op.plain(b, 0))
     rows, out = op.plain(a, 0), op.plain(b, 1)
     op.cost(1.0, [op.extent(rows, shape_a[0]), op.extent(inner, shape_a[1]), op.extent(out, shape_b[1])])
     op.source(out)
@@ -171,7 +171,7 @@ def matmul(op: Op) -> Sequence[Axes]:
     rank = max(len(a), len(b))
     a, b = lead(a, rank), lead(b, rank)
     shape_a, shape_b = (1,) * (rank - len(shape_a)) + shape_a, (1,) * (rank - len(shape_b)) + shape_b
-    inner = op.join(drop_foreign(op, a, rank - 1, rank - 2), drop_foreign(op, b, rank - 2, rank - 1))
+    inner = contracted(op, drop_foreign(op, a, rank - 1, rank - 2), drop_foreign(op, b, rank - 2, rank - 1))
     batch = [stretch(op, a, b, shape_a, shape_b, k) for k in range(rank - 2)]
     rows, out = drop_foreign(op, a, rank - 2, rank - 1), drop_foreign(op, b, rank - 1, rank - 2)
     count(op, a, b, shape_a, shape_b, inner, batch)

@@ -6,7 +6,7 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
@@ -57,11 +57,13 @@ class Product:
 
 @dataclass
 class Records:
-    """What rules note down beside ties: rows, sources and costs."""
+    """What rules note down beside ties: rows, sources and costs; who wrote each tensor, and which keep zero."""
 
-    rows: list[Rows]
-    sources: list[tuple[Ids, str]]
-    products: list[Product]
+    rows: list[Rows] = field(default_factory=list)
+    sources: list[tuple[Ids, str]] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    writers: dict[str, onnx.NodeProto] = field(default_factory=dict)
+    zero: dict[str, bool] = field(default_factory=dict)
 
 
 class Op:

@@ -442,6 +442,13 @@ case(
     w=(7, 24), d=(24,), v=(8, 5), s=[0, 0, 3, 2, 4], t=[0, 0, 8], i0=[0], i1=[1], i2=[2], i3=[3],
 )  # fmt: skip
 case(
+    "attention-linear",  # a shifted feature map is not zero where its weights are: the features stay
+    "x[N,4,7] -> y[N,4,5]",
+    "q0 = MatMul(x, w) q1 = Elu(q0) q = Add(q1, c) k0 = MatMul(x, u) k1 = Elu(k0) k = Add(k1, c) a = MatMul(x, z) "
+    "kt = Transpose <perm=[0, 2, 1]> (k) m = MatMul(kt, a) o = MatMul(q, m) y = MatMul(o, v)",
+    w=(7, 6), u=(7, 6), z=(7, 8), v=(8, 5), c=1.0,
+)  # fmt: skip
+case(
     "attention-heads-merged-with-the-batch",  # torch.nn.MultiheadAttention
     "x[3,2,7] -> y[6,5]",
     "q0 = MatMul(x, w) q1 = Reshape(q0, s) q2 = Transpose <perm=[1, 0, 2]> (q1) q = Reshape(q2, r) "
