@@ -22,7 +22,7 @@ class Cost:
     """Size and work of a model.
 
     Attributes:
-        params: Floating point weights.
+        params: Floating point weights and quantised filters.
         macs: Multiply-accumulates for one sample.
         bytes: Bytes of all weights.
     """
@@ -50,9 +50,10 @@ def cost(dependencies: Dependencies, keep: Mask | None = None) -> Cost:
     """
     keep = dense_mask(dependencies) if keep is None else keep
     params = size = 0
+    stored = {s.tensor for s in dependencies.sources}  # quantised filters are parameters, sizes and indices are not
     for name, weight in dependencies.model.weights.items():
         count = kept_elements(dependencies.labels.get(name), weight.shape, keep)
-        params += count if is_float(weight) else 0
+        params += count if is_float(weight) or name in stored else 0
         size += count * weight.dtype.itemsize
     return Cost(params, round(sum(macs(p, keep) for p in dependencies.products)), size)
 

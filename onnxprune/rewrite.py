@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
 from onnxprune.labels import Axes, Axis
-from onnxprune.model import Array, Model, Shape, bare
+from onnxprune.model import Array, Model, Shape, bare, captured
 from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
@@ -224,28 +225,32 @@ def check_axes(dependencies: Dependencies, keep: Mask) -> None:
 
 def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto, weights: dict[str, Array]) -> None:
     """Let the resize half of each rule correct the sizes its node stores."""
-    model, taken = dependencies.model, set(weights)
-
-    def add(base: str, value: Array) -> str:
-        name, n = f"{base}_pruned", 0
-        while name in taken:
-            n += 1
-            name = f"{base}_pruned_{n}"
-        taken.add(name)
-        weights[name] = value
-        return name
-
+    model, fresh = dependencies.model, namer(proto.graph)
     nodes: list[onnx.NodeProto] = []
     for node in proto.graph.node:
         correct = find_resize(node)
         if correct is None:
             nodes.append(node)
             continue
-        edit = Edit(node, keep, dependencies.labels.get, model.shapes.get, model.values.get, add, version(model, node))
+        facts = (dependencies.labels.get, model.shapes.get, model.values.get)
+        edit = Edit(node, keep, *facts, weights, fresh, version(model, node))
         if any(edit.changed(name) for name in (*node.input, *node.output)):
             correct(edit)
         nodes += [*edit.before, node, *edit.after]
     replace_nodes(proto.graph, nodes)
+
+
+def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
+    """A function that makes names unique in a graph: pruned files may be pruned again."""
+    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
+    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
+
+    def fresh(base: str) -> str:
+        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
+        taken.add(name)
+        return name
+
+    return fresh
 
 
 def version(model: Model, node: onnx.NodeProto) -> int:

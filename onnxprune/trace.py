@@ -19,6 +19,7 @@ from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, components
 from onnxprune.model import Model, captured
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
 from onnxprune.rules.op import Records
+from onnxprune.rules.zeros import note_zeros
 
 Mask = NDArray[np.bool_]
 
@@ -170,7 +171,7 @@ class Tracer:
         """Carry labels through one node."""
         op = Op(node, self.model, self.ties, self.records, self.find)
         op.open_blocks = self.open_blocks
-        self.records.writers.update(dict.fromkeys(node.output, node))
+        note_zeros(op)
         rule = find(node)
         try:
             if rule is None or captured(node):
@@ -342,7 +343,7 @@ def make_group(name: str, sources: Sequence[Source], rows: Sequence[Ids], unit: 
     every = np.concatenate([unit[s.ids].ravel() for s in sources])
     every = every[every >= 0]
     _, first = np.unique(every, return_index=True)
-    distinct = {f.tobytes(): f for f in rows}
+    distinct = {(f.shape, f.tobytes()): f for f in rows}
     return Group(name, tuple(sources), every[np.sort(first)], tuple(distinct.values()))
 
 

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
 from onnxprune.model import Array, Model, check, load, save
+from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
 from onnxprune.rewrite import Removal, masked, removal, rewrite, take, zero
 from onnxprune.runtime import capture, random_feeds, run
-from onnxprune.trace import Dependencies
+from onnxprune.trace import Dependencies, trace
 from tests import graphs
 
 # Masked adds zeros where pruned has no terms, and kernels group terms by width: a few roundings of float32 (6e-8) in
@@ -259,3 +260,30 @@ def test_rows_cannot_become_uneven(lost: Sequence[int], traced: dict) -> None:
     removed = units_of(dependencies, "groups.w")[list(lost)]
     with pytest.raises(PlanError, match=r"the rows of 'groups\.w' would keep \d to \d channels; leave equally many"):
         rewrite(dependencies, removed)
+
+
+def test_a_pruned_model_can_be_pruned_again() -> None:
+    """Half-known sizes are corrected by inserted nodes, whose names must stay free for the next time."""
+    body = """
+        <ir_version: 8, opset_import: ["" : 17]> g (float[N,3,S,S] x) => (float[N,5] y)
+        <int64[1] zero = {0}, int64[1] rest = {8, }> {
+            a = Conv(x, w)
+            b = GlobalAveragePool(a)
+            shape = Shape(x)
+            batch = Gather(shape, zero)
+            sizes = Concat <axis = 0> (batch, rest)
+            c = Reshape(b, sizes)
+            y = MatMul(c, v)
+        }"""
+    proto = onnx.parser.parse_model(body.replace("{8, }", "{8}"))
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (8, 3, 1, 1)), ("v", (8, 5))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    model = graphs.loaded(proto)
+    for left in (7, 6, 5):
+        dependencies = trace(normalise(model))
+        model = rewrite(dependencies, dependencies.groups[0].units[:1])
+        onnx.checker.check_model(model.full())
+        assert model.weights["w"].shape[0] == left
+        feeds = {"x": rng.normal(size=(2, 3, 4, 4)).astype(np.float32)}
+        assert run(model, feeds)["y"].shape == (2, 5)

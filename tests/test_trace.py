@@ -10,7 +10,8 @@ from onnxprune.importance import score
 from onnxprune.labels import Ids
 from onnxprune.plan import Target, plan
 from onnxprune.rewrite import rewrite
-from onnxprune.trace import Dependencies, Group, trace
+from onnxprune.rules import Rows
+from onnxprune.trace import Dependencies, Group, Source, find_groups, trace
 from tests.rules.cases import CASES, Case, Weight
 
 
@@ -223,3 +224,26 @@ def test_keep_covers_every_index_of_a_unit_and_nothing_frozen() -> None:
     assert keep_of(found, group(found, "w").units[[0, 2]]) == [False, True, False, True, True, True]
     assert found.keep(np.arange(found.unit_count))[found.unit < 0].all()
     assert all(keep_of(found, np.zeros(0, dtype=np.int64)))
+
+
+def test_families_of_rows_with_the_same_members_are_told_apart() -> None:
+    ids = np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    rows = [Rows(ids.reshape(shape), None, "") for shape in ((2, 4), (4, 2))]
+    found = find_groups([Source("w", 0, "", np.arange(4))], rows, np.arange(4))
+    assert [f.shape for f in found[0].rows] == [(2, 4), (4, 2)]
+
+
+def test_weights_behind_other_operators_still_vanish() -> None:
+    body = (
+        "f = Identity(w) g = Identity(v) q = MatMul(x, f) k0 = MatMul(x, g) k = Clip(k0, lo, hi) {0} y = MatMul(q, t)"
+    )
+    found = traced(
+        body.format("t = Transpose <perm=[0, 2, 1]> (k)"), "x[2,4,7] -> y[2,4,4]", w=(7, 6), v=(7, 6), lo=0.0, hi=6.0
+    )
+    assert found.groups
+
+
+def test_deep_graphs_do_not_exhaust_the_stack() -> None:
+    steps = " ".join(f"a{k + 1} = Tanh(a{k})" for k in range(2000))
+    body = f"a0 = MatMul(x, w) {steps} t = Transpose <perm=[0, 2, 1]> (a2000) y = MatMul(a2000, t)"
+    assert traced(body, "x[2,4,7] -> y[2,4,4]", w=(7, 6)).groups

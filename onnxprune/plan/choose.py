@@ -8,6 +8,7 @@ different scale compare. Targets in MACs or parameters are met by bisection over
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
 from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
+OUTPUT = "the model's output"
 STEPS = 24  # bisections: the ratio is known to 2**-24, far below one channel
 
 
@@ -204,8 +206,12 @@ def nothing_to_prune(dependencies: Dependencies) -> str:
     unknown = sorted({f.reason.rsplit(" ", 1)[-1] for f in dependencies.freezes if f.reason.startswith("no rule")})
     parts = [f"operators without a rule: {', '.join(unknown[:5])}"] if unknown else []
     if held:
-        reasons = [f"{f.reason} (node '{f.node}')" if f.node else f.reason for f in held]
-        parts.insert(0, f"{len(held)} layers are held, most often because of: {max(set(reasons), key=reasons.count)}")
+        reasons = Counter(f.reason for f in held if f.reason != OUTPUT) or Counter([OUTPUT])
+        reason = reasons.most_common(1)[0][0]
+        node = next((f.node for f in held if f.reason == reason), "")
+        where = f" (first at node '{node}')" if node else ""
+        layers = f"{len(held)} layers are held" if len(held) > 1 else "the only layer is held"
+        parts.insert(0, f"{layers}, most often because of: {reason}{where}")
     elif not unknown:
         parts.append("the graph has no Conv, Gemm or MatMul with stored weights")
     return "nothing can be pruned: " + "; ".join(parts)

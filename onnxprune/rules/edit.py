@@ -24,6 +24,7 @@ class Edit:
         node: The node, changed in place.
         keep: Boolean array over ids: True = kept.
         before, after: Nodes to insert around this one.
+        fresh: Gives a name that nothing in the graph has, like the one it is asked for.
     """
 
     def __init__(
@@ -33,11 +34,12 @@ class Edit:
         labels: Callable[[str], Axes | None],
         shapes: Callable[[str], Shape | None],
         value: Callable[[str], Array | None],
-        add: Callable[[str, Array], str],
+        weights: dict[str, Array],
+        fresh: Callable[[str], str],
         opset: int,
     ) -> None:
-        self.node, self.keep, self.opset = node, keep, opset
-        self._labels, self._shapes, self._value, self._add = labels, shapes, value, add
+        self.node, self.keep, self.opset, self.fresh = node, keep, opset, fresh
+        self._labels, self._shapes, self._value, self._weights = labels, shapes, value, weights
         self.before: list[onnx.NodeProto] = []
         self.after: list[onnx.NodeProto] = []
 
@@ -65,7 +67,9 @@ class Edit:
 
     def constant(self, base: str, value: Array) -> str:
         """Store a new constant; its name, which begins with `base`."""
-        return self._add(base, value)
+        name = self.fresh(f"{base}_pruned")
+        self._weights[name] = value
+        return name
 
     def set_input(self, i: int, value: Array) -> None:
         """Give input `i` a constant of its own; other readers of the old one are not touched."""
@@ -141,18 +145,19 @@ class Edit:
         change = np.array([a != b for a, b in zip(now[part], wanted[part], strict=True)])
         sizes = np.array([b if c else 0 for b, c in zip(wanted[part], change, strict=True)], dtype=np.int64)
         name = self.node.output[0]
-        self.node.output[0] = f"{name}_pruned"
+        self.node.output[0] = self.fresh(f"{name}_pruned")
         patched = self.patched(self.node.output[0], change, sizes, self.after)
-        self.after.append(onnx.helper.make_node("Identity", [patched], [name], name=f"{name}_dense"))
+        self.after.append(onnx.helper.make_node("Identity", [patched], [name], name=self.fresh(f"{name}_dense")))
 
     def patched(self, name: str, change: Array, sizes: Array, into: list[onnx.NodeProto]) -> str:
         """Nodes that compute `sizes` where `change`, else the vector `name`; the name of their output."""
         base = f"{self.node.output[0]}_sizes"
-        keep = self._add(base, (~change.astype(bool)).astype(np.int64))
-        new = self._add(base, sizes)
-        into.append(onnx.helper.make_node("Mul", [name, keep], [f"{base}_kept"], name=f"{base}_kept"))
-        into.append(onnx.helper.make_node("Add", [f"{base}_kept", new], [f"{base}_out"], name=f"{base}_out"))
-        return f"{base}_out"
+        keep = self.constant(base, (~change.astype(bool)).astype(np.int64))
+        new = self.constant(base, sizes)
+        kept, out = self.fresh(f"{base}_kept"), self.fresh(f"{base}_out")
+        into.append(onnx.helper.make_node("Mul", [name, keep], [kept], name=kept))
+        into.append(onnx.helper.make_node("Add", [kept, new], [out], name=out))
+        return out
 
 
 def must_write(entry: int | None, dense: Dim, after: Dim) -> bool:

@@ -57,13 +57,17 @@ class Product:
 
 @dataclass
 class Records:
-    """What rules note down beside ties: rows, sources and costs; who wrote each tensor, and which keep zero."""
+    """What rules note down beside ties: rows, sources and costs.
+
+    `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
+    (see `zeros`).
+    """
 
     rows: list[Rows] = field(default_factory=list)
     sources: list[tuple[Ids, str]] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
-    writers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     zero: dict[str, bool] = field(default_factory=dict)
+    weights: set[str] = field(default_factory=set)
 
 
 class Op:

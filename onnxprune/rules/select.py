@@ -129,7 +129,7 @@ def bounds_of(at: Sequence[int]) -> tuple[int, int, int] | None:
 
 def gathered(edit: Edit, k: int, at: Sequence[int]) -> tuple[int, int, int]:
     """Pick positions of axis `k` before this node; the slice bounds that then take all of them."""
-    source, name = edit.node.input[0], f"{edit.node.output[0]}_picked_{k}"
+    source, name = edit.node.input[0], edit.fresh(f"{edit.node.output[0]}_picked_{k}")
     index = edit.constant(name, np.array(at, dtype=np.int64))
     edit.insert("Gather", [source, index], name, axis=k)
     edit.node.input[0] = name

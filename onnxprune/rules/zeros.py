@@ -8,6 +8,8 @@ them and their weights: a projection, a bias, a rotation keep zero; `elu(x) + 1`
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxprune.labels import Axis
 from onnxprune.rules.op import Op
 
@@ -32,27 +34,36 @@ def contracted(op: Op, a: Axis, b: Axis) -> Axis:
 
 
 def keeps_zero(op: Op, name: str) -> bool:
-    """Whether a channel of this tensor is zero wherever its weights are; remembered for every tensor."""
-    known = op.records.zero
-    if name not in known:
-        known[name] = False  # a cycle cannot occur; this also bounds the work
-        known[name] = decide(op, name)
-    return known[name]
-
-
-def decide(op: Op, name: str) -> bool:
-    """The answer for one tensor, from the node that writes it."""
+    """Whether a channel of this tensor is zero wherever its unit's weights are."""
     weight = op.model.weights.get(name)
     if weight is not None:
         return weight.size > 1 or not weight.any()  # one value for all channels is not zeroed with any
-    node = op.records.writers.get(name)
-    if node is None:
-        return False
-    inputs = [n for n in node.input if n]
-    if node.op_type in WEIGHTED:
-        return inputs[1] in op.model.weights or all(keeps_zero(op, n) for n in inputs[:2])
-    if node.op_type in ALL:
+    return op.records.zero.get(name, False)
+
+
+def is_weight(op: Op, name: str) -> bool:
+    """Whether a tensor is an initializer or computed from initializers alone."""
+    return name in op.model.weights or name in op.records.weights
+
+
+def note_zeros(op: Op) -> None:
+    """Record, before a node is traced, what is known of its outputs; its inputs were recorded before."""
+    inputs = [n for n in op.node.input if n]
+    if inputs and all(is_weight(op, n) for n in inputs):
+        op.records.weights.update(op.node.output)
+    op.records.zero.update(dict.fromkeys(op.node.output, decide(op, inputs)))
+
+
+def decide(op: Op, inputs: list[str]) -> bool:
+    """Whether the outputs of a node keep zero, from its operator and its inputs."""
+    if op.kind in WEIGHTED and len(inputs) > 1:
+        made = [n for n in inputs[:2] if is_weight(op, n)] or inputs[:2]
+        return all(keeps_zero(op, n) for n in made)
+    if op.kind in ALL:
         return all(keeps_zero(op, n) for n in inputs)
-    if node.op_type in ANY:
+    if op.kind in ANY:
         return any(keeps_zero(op, n) for n in inputs)
-    return node.op_type in KEEPS | {"Div"} and keeps_zero(op, inputs[0])
+    if op.kind == "Clip":
+        low, high = (op.value(i) if op.has(i) else np.array(op.attr(n, 0.0)) for i, n in ((1, "min"), (2, "max")))
+        return low is not None and high is not None and bool(low <= 0 <= high) and keeps_zero(op, inputs[0])
+    return op.kind in KEEPS | {"Div"} and bool(inputs) and keeps_zero(op, inputs[0])
