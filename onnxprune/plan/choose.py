@@ -210,7 +210,8 @@ def nothing_to_prune(dependencies: Dependencies) -> str:
         reason = reasons.most_common(1)[0][0]
         node = next((f.node for f in held if f.reason == reason), "")
         where = f" (first at node '{node}')" if node else ""
-        layers = f"{len(held)} layers are held, most often because of" if len(held) > 1 else "1 layer is held because of"
+        many = f"{len(held)} layers are held, most often because of"
+        layers = many if len(held) > 1 else "1 layer is held because of"
         parts.insert(0, f"{layers}: {reason}{where}")
     elif not unknown:
         parts.append("the graph has no Conv, Gemm or MatMul with stored weights")
