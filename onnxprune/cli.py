@@ -22,7 +22,7 @@ from onnxprune import pipeline
 from onnxprune.bench import bench as time_models
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OnnxpruneError, OutputError
-from onnxprune.model import write_atomic
+from onnxprune.model import data_files, write_atomic
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import inspection, markdown, operators, terminal
 from onnxprune.report.data import version
@@ -235,6 +235,9 @@ def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:
 def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
     """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
     used = {path.resolve() for path in taken if path}
+    if any(wanted):  # weights kept beside a model are its own, too
+        used |= {path.with_name(f"{path.name}.data") for path in used}
+        used |= data_files(taken[0]) if taken[0] else set()
     for path in filter(None, wanted):
         if path.resolve() in used:
             raise OutputError("would overwrite another file of this run", where=str(path), remedy="name another file")

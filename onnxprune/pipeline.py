@@ -23,6 +23,7 @@ from onnxprune.trace import Dependencies, trace
 from onnxprune.verify import verify
 
 Observer = Callable[[str, float], None]
+DEFAULT_RATIO = 0.3
 
 
 def silent(stage: str, done: float) -> None:
@@ -81,8 +82,8 @@ def prune(
     Args:
         source: The model file.
         output: Where the pruned model goes.
-        target: What to reach.
-        limits: What may be touched; `options.align` takes the place of its alignment.
+        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says.
+        limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
 
@@ -90,10 +91,12 @@ def prune(
         OnnxpruneError: See its subclasses; nothing has been written then.
     """
     options, limits = options or Options(), limits or Limits()
+    if target is None and not limits.layer_ratios:
+        target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    align = options.align or step_for(options, observe)
+    align = options.align or (limits.align if limits.align > 1 else step_for(options, observe))
     observe("plan", 0.0)
     scores = score(dependencies, options.criterion)
     chosen = plan(dependencies, scores, target, replace(limits, align=align))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, components
 from onnxprune.model import Model, captured
+from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
 from onnxprune.rules.op import Records
 from onnxprune.rules.zeros import note_zeros
@@ -208,11 +209,12 @@ def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
     """Trace a normalised model.
 
     Args:
-        model: A result of `normalise`.
+        model: A result of `normalise`; any other model is normalised first.
         free_groups: Let the groups of every convolution lose different input channels. There is more to choose from
             then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
             it, that is done only where the same positions in every group would leave nothing to choose.
     """
+    model = model if model.shapes else normalise(model)
     tracer = walk(model, None if free_groups else frozenset())
     if crowded := crowded_weights(tracer):
         tracer = walk(model, crowded)

@@ -308,3 +308,28 @@ def test_channels_divided_by_their_own_norm_are_cut_off_at_their_readers() -> No
     feeds = {"x": np.abs(rng.normal(size=(2, 3, 4, 4))).astype(np.float32)}
     assert not np.isfinite(run(masked(dependencies, removed), feeds)["y"]).all()  # 0 / 0
     assert verify(dependencies, removed, rewrite(dependencies, removed), [feeds]).ok
+
+
+def test_wrong_surgery_shows_in_the_layers_where_the_output_hides_it() -> None:
+    body = """
+        <ir_version: 8, opset_import: ["" : 17]> g (float[N,3,4,4] x) => (float[N,5,4,4] y) <float tiny = {1e-6}> {
+            a = Conv(x, w)
+            b = Conv(a, v)
+            c = Mul(b, tiny)
+            y = Sigmoid(c)
+        }"""
+    proto = onnx.parser.parse_model(body)
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (6, 3, 1, 1)), ("v", (5, 6, 1, 1))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    dependencies = graphs.traced(proto)
+    removed = dependencies.groups[0].units[:2]
+    pruned = rewrite(dependencies, removed)
+    feeds = {"x": rng.normal(size=(2, 3, 4, 4)).astype(np.float32)}
+    assert verify(dependencies, removed, pruned, [feeds]).ok
+    wrong = np.array(pruned.weights["w"])
+    wrong[0] = wrong[1]  # one filter off
+    broken = replace(pruned, weights={**pruned.weights, "w": wrong})
+    assert compare(pruned, broken, [feeds]).ok  # the outputs do not tell
+    with pytest.raises(VerificationError, match="first at tensor 'a'"):
+        verify(dependencies, removed, broken, [feeds])

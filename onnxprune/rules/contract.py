@@ -233,9 +233,8 @@ def count(
     op: Op, a: Axes, b: Axes, shape_a: Sequence[Dim], shape_b: Sequence[Dim], inner: Axis, batch: Sequence[Axis]
 ) -> None:
     """Note the cost of a matrix product. An axis in rows over the batch already counts those rows."""
-    sizes: list[Axis | Dim] = [shape_a[-2], shape_b[-1]]
     parts = [(a[-2], shape_a[-2]), (b[-1], shape_b[-1]), (inner, shape_a[-1])]
-    sizes = [op.extent(axis, dim) for axis, dim in parts]
+    sizes: list[Axis | Dim] = [op.extent(axis, dim) for axis, dim in parts]
     covered = {k for axis, _ in parts if axis.ids is not None for k in axis.by}
     for k, axis in enumerate(batch):
         if k not in covered:

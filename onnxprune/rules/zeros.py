@@ -17,7 +17,7 @@ from onnxprune.rules.op import Op
 KEEPS = frozenset(
     """Abs Asin Atan BatchNormalization Cast Ceil Celu DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather Gelu
     GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization LeakyRelu MaxPool AveragePool Mish Neg
-    PRelu Pad QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
+    PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
     Softsign Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
 )
 ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})

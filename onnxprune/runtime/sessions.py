@@ -117,6 +117,8 @@ def onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error  # Ctrl-C while its extension module was loading
         remedy = "pip install onnxprune[cpu], or onnxprune[gpu] for CUDA and TensorRT"
         raise RuntimeUnavailable(f"onnxruntime cannot be imported ({brief(error)})", remedy=remedy) from error
 
