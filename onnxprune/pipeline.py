@@ -12,7 +12,7 @@ from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
 from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable
-from onnxprune.importance import score
+from onnxprune.importance import Scores, score
 from onnxprune.model import Model, data_files, is_float, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Plan, Target, plan
@@ -96,11 +96,28 @@ def prune(
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    align = options.align or (limits.align if limits.align > 1 else step_for(options, observe))
+    given = options.align or (limits.align if limits.align > 1 else None)
+    align = given or step_for(options, observe)
     observe("plan", 0.0)
     scores = score(dependencies, options.criterion)
-    chosen = plan(dependencies, scores, target, replace(limits, align=align))
+    chosen = plan_aligned(dependencies, scores, target, replace(limits, align=align), fixed=given is not None)
     return carry_out(original, dependencies, chosen, Path(output), options, observe)
+
+
+def plan_aligned(
+    dependencies: Dependencies, scores: Scores, target: Target | None, limits: Limits, *, fixed: bool
+) -> Plan:
+    """Plan at an alignment; one that was measured, not given, is halved while it leaves nothing to remove."""
+    while True:
+        narrower = replace(limits, align=limits.align // 2) if limits.align > 1 and not fixed else None
+        try:
+            chosen = plan(dependencies, scores, target, limits)
+            if narrower is None or any(g.removed for g in chosen.groups):
+                return chosen
+        except PlanError:
+            if narrower is None:
+                raise
+        limits = narrower
 
 
 def apply(

@@ -15,6 +15,7 @@ from onnxprune import Limits, Options, Plan, Target, apply, pipeline, rewrite
 from onnxprune import prune as prune_file
 from onnxprune.align import Step
 from onnxprune.errors import DataError, ModelError, OutputError, PlanError, UnprunableError, VerificationError
+from onnxprune.importance import score
 from onnxprune.model import Model
 from onnxprune.trace import Dependencies
 from tests import graphs
@@ -264,3 +265,13 @@ def test_the_api_raises_what_the_command_line_prints(tmp_path: Path) -> None:
         with pytest.raises(kind):
             call()
     assert not small.exists()
+
+
+def test_a_measured_alignment_gives_way_on_narrow_models() -> None:
+    dependencies = graphs.traced(graphs.chain())
+    scores = score(dependencies, "l1")
+    widest = max(g.units.size for g in dependencies.groups)
+    chosen = pipeline.plan_aligned(dependencies, scores, Target(ratio=0.5), Limits(align=2 * widest), fixed=False)
+    assert any(g.removed for g in chosen.groups) and chosen.settings["align"] != 2 * widest
+    kept = pipeline.plan_aligned(dependencies, scores, Target(ratio=0.5), Limits(align=2 * widest), fixed=True)
+    assert not any(g.removed for g in kept.groups)
