@@ -306,11 +306,14 @@ def find_sources(tracer: Tracer) -> list[Source]:
 
 def held_reason(source: Source, cause: Ids, freezes: Sequence[Freeze]) -> Freeze:
     """Why a source keeps every filter: the reason met most often among its indices."""
+    return main_reason(source, cause, freezes) or Freeze("nothing to remove", source.node, source.tensor, source.axis)
+
+
+def main_reason(source: Source, cause: Ids, freezes: Sequence[Freeze]) -> Freeze | None:
+    """The reason met most often among the indices of a source that must stay; None if none has one."""
     causes = cause[source.ids]
     causes = causes[causes >= 0]
-    if not causes.size:
-        return Freeze("nothing to remove", source.node, source.tensor, source.axis)
-    return freezes[int(np.bincount(causes).argmax())]
+    return freezes[int(np.bincount(causes).argmax())] if causes.size else None
 
 
 def find_groups(sources: Sequence[Source], rows: Sequence[Rows], unit: Ids) -> list[Group]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
 
 from onnxprune.labels import Ids
 from onnxprune.trace import Dependencies, Group
+
+if TYPE_CHECKING:
+    from scipy.optimize import LinearConstraint
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -150,6 +153,8 @@ def program(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints |
     that is aligned.
     """
     k, extra = classes.size.size, len(classes.rows) + len(aligned_axes(classes, align))
+    from scipy.optimize import Bounds, milp  # half of the package's start-up time, needed by few plans
+
     found = milp(
         np.concatenate([np.zeros(k), np.ones(k), np.zeros(extra)]),
         integrality=np.concatenate([np.ones(k), np.zeros(k), np.ones(extra)]),
@@ -165,6 +170,8 @@ def program(classes: Classes, wanted: Floats, least: Ints, align: int) -> Ints |
 
 def constraints(classes: Classes, wanted: Floats, align: int) -> LinearConstraint:
     """Rows = y, widths = align * z, d >= |x - wanted|; axes keep an index, and narrow ones stay whole."""
+    from scipy.optimize import LinearConstraint
+
     k, families, aligned = classes.size.size, len(classes.rows), aligned_axes(classes, align)
     lines: list[tuple[Floats, float, float]] = []
 

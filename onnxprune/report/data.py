@@ -21,7 +21,7 @@ from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.plan.document import describe
 from onnxprune.rewrite import Removal
-from onnxprune.trace import Dependencies, Group, Mask, Source
+from onnxprune.trace import Dependencies, Group, Mask, Source, main_reason
 from onnxprune.verify import Equivalence
 
 SCHEMA = "onnxprune/report/1"
@@ -270,11 +270,8 @@ def frozen_axes(dependencies: Dependencies) -> tuple[Frozen, ...]:
 
 def part_reason(dependencies: Dependencies, source: Source) -> Freeze:
     """Why some filters of a source must stay: the reason met most often."""
-    causes = dependencies.cause[source.ids][dependencies.unit[source.ids] < 0]
-    causes = causes[causes >= 0]
-    if not causes.size:
-        return Freeze(UNPRODUCED, source.node, source.tensor, source.axis)
-    return dependencies.freezes[int(np.bincount(causes).argmax())]
+    found = main_reason(source, dependencies.cause, dependencies.freezes)
+    return found or Freeze(UNPRODUCED, source.node, source.tensor, source.axis)
 
 
 def places(model: Model) -> dict[str, str]:

@@ -122,7 +122,7 @@ def slice_parts(
         ValueError: One of them is not a known constant.
     """
     if len(inputs) > 1:
-        given = [None if v is None else v for v in (*inputs[1:5], *[None] * (5 - len(inputs)))]
+        given = [*inputs[1:5], *[None] * (5 - len(inputs))]
         if any(v is not None and v.dtype == object for v in given) or given[0] is None or given[1] is None:
             raise ValueError("slice bounds are computed")
         parts = [None if v is None else [int(x) for x in v.ravel().tolist()] for v in given]
