@@ -1,6 +1,6 @@
-"""What every case is traced to, one line each: a change of a rule shows as a difference in `golden.txt`.
+"""What every case is traced to, one line each: a change of a rule shows as a difference in `golden/FAMILY.txt`.
 
-`ONNXPRUNE_GOLDEN=write pytest tests/rules/test_golden.py` writes the file anew. A line reads
+`ONNXPRUNE_GOLDEN=write pytest tests/rules/test_golden.py` writes the files anew. A line reads
 
     name | group: units (sources) rows | tensor:axis=units ... | tensor: reason; ...
 
@@ -19,9 +19,9 @@ import pytest
 
 from onnxprune.labels import Ids
 from onnxprune.trace import Dependencies, Group, trace
-from tests.rules.cases import CASES, Case
+from tests.rules.cases import CASES, FAMILIES, Case
 
-GOLDEN = Path(__file__).with_name("golden.txt")
+GOLDEN = Path(__file__).with_name("golden")
 
 
 def render(case: Case) -> str:
@@ -72,14 +72,20 @@ def units_text(units: Ids) -> str:
     return " ".join(words)
 
 
-def test_the_file_has_every_case() -> None:
+def lines_of(family: str) -> dict[str, str]:
+    """The lines of one file, by case."""
+    lines = (GOLDEN / f"{family}.txt").read_text(encoding="utf-8").splitlines()
+    return {line.split(" | ")[0]: line for line in lines}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_file_has_every_case(family: str) -> None:
     if os.environ.get("ONNXPRUNE_GOLDEN") == "write":
-        GOLDEN.write_text("".join(f"{render(case)}\n" for case in CASES.values()), encoding="utf-8")
-    assert [line.split(" | ")[0] for line in GOLDEN.read_text(encoding="utf-8").splitlines()] == list(CASES)
+        text = "".join(f"{render(CASES[name])}\n" for name in FAMILIES[family])
+        (GOLDEN / f"{family}.txt").write_text(text, encoding="utf-8")
+    assert list(lines_of(family)) == FAMILIES[family]
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_golden(case: Case) -> None:
-    lines = GOLDEN.read_text(encoding="utf-8").splitlines()
-    expected = next((line for line in lines if line.split(" | ")[0] == case.name), None)
-    assert render(case) == expected
+@pytest.mark.parametrize(("family", "name"), [(f, n) for f, names in FAMILIES.items() for n in names])
+def test_golden(family: str, name: str) -> None:
+    assert render(CASES[name]) == lines_of(family).get(name)
