@@ -31,11 +31,13 @@ class Rows:
         ids: Shape (rows, width).
         parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
         node: The node that made the rectangle.
+        same: Rows keep the same positions, too.
     """
 
     ids: Ids
     parents: Ids | None
     node: str
+    same: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +224,17 @@ class Op:
         """Labels for an axis along which a tensor repeats one value: fresh where the size is known."""
         return Axis(self.ties.fresh(size)) if isinstance(size, int) and size > 1 else Axis()
 
-    def rows(self, ids: Ids, parents: Ids | None = None) -> None:
-        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers."""
+    def rows(self, ids: Ids, parents: Ids | None = None, *, same: bool = False) -> None:
+        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers.
+
+        Args:
+            ids: Shape (..., width).
+            parents: Ids that stand for whole rows, shape (...): a row may then also go whole, with its parent.
+            same: Prefer that all rows keep the same positions, so that one list tells what they lost.
+        """
         if ids.ndim > 1 and ids.shape[-1] >= 1:
             wide = ids.reshape(-1, ids.shape[-1])
-            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name))
+            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name, same))
 
     def source(self, axis: Axis) -> Axis:
         """Note that this weight axis produces channels: filters are ranked along it."""
