@@ -23,7 +23,7 @@ from onnxprune.importance import Scores
 from onnxprune.labels import Ids
 from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
-from onnxprune.plan.rows import Table, Way, equal, row_sets, tabulate, whole
+from onnxprune.plan.rows import RowSet, Table, Way, equal, row_sets, tabulate, whole
 from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
@@ -136,7 +136,7 @@ class Chooser:
         self.tables: list[Table] = tabulate(self.dependencies, self.groups)
         self.norm = [normalised(self.scores.values[g.units]) for g in self.groups]
         self.equal = [self.option(g, equal(table)) for g, table in enumerate(self.tables)]
-        self.sets = [row_sets(table) if self.limits.rows != "equal" else [] for table in self.tables]
+        self.sets: dict[int, list[RowSet]] = {}
 
     @cached_property
     def dense(self) -> Cost:
@@ -157,16 +157,26 @@ class Chooser:
         Equal numbers from every row lose least importance. But a runtime's convolutions want a group's width in whole
         steps, so where widths are aligned, convolution groups go whole.
         """
-        sets, rows = self.sets[g], self.limits.rows
-        held = self.forced[g] == 0.0
-        found = whole(self.tables[g], sets, self.norm[g], share, held, self.limits.align) if sets else None
-        by_groups = rows == "whole" or (self.limits.align > 1 and bool(self.tables[g].same))
-        if found is not None and by_groups:
-            yield self.option(g, found)
-        if rows != "whole" or found is None:
+        by_groups = self.limits.rows == "whole" or (self.limits.align > 1 and bool(self.tables[g].same))
+        found = self.whole(g, share) if by_groups else None
+        if found is not None:
+            yield found
+        if self.limits.rows != "whole" or found is None:
             yield self.equal[g]
-        if found is not None and not by_groups:
-            yield self.option(g, found)
+        if not by_groups and (found := self.whole(g, share)) is not None:
+            yield found
+
+    def whole(self, g: int, share: Floats) -> Option | None:
+        """The way in which group `g` loses whole rows, if it has any and any should go."""
+        if self.limits.rows == "equal":
+            return None
+        if g not in self.sets:
+            self.sets[g] = row_sets(self.tables[g])
+        if not self.sets[g]:
+            return None
+        held = self.forced[g] == 0.0
+        way = whole(self.tables[g], self.sets[g], self.norm[g], share, held, self.limits.align)
+        return None if way is None else self.option(g, way)
 
     def share(self, g: int, level: float) -> Floats:
         """How much of each unit of group `g` should go at a level, which is a ratio or a global threshold."""

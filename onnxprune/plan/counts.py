@@ -51,7 +51,7 @@ def classes_of(table: Table, way: Way) -> Classes:
     widths, fixed = bundled(table.widths, table.fixed, way)
     floors = np.minimum(bundled(table.floors, np.zeros(len(table.floors), np.int64), way)[0], 1)
     families = [
-        bundled(members[alive], held[alive], way)
+        bundled(members[alive].astype(np.int64), held[alive], way)
         for (members, _), held, alive in zip(table.rows, way.held, way.alive, strict=True)
     ]
     columns = np.concatenate([widths, floors, *(members for members, _ in families)])

@@ -7,7 +7,7 @@ units go in any case and which go together; what is left to choose is counted in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxprune.trace import Dependencies, Group, Mask
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Counts = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +39,16 @@ class Table:
     widths: Ints
     fixed: Ints
     floors: Ints
-    rows: tuple[tuple[Ints, Ints], ...]
-    inner: tuple[Ints, ...]
+    rows: tuple[tuple[Counts, Ints], ...]
+    inner: tuple[Counts, ...]
     parents: tuple[Ids, ...]
     same: tuple[Ids, ...]
 
     def left(self, f: int, gone: Mask, dead: Mask) -> Ints:
         """How many members each row of family `f` keeps when units and whole rows go. Shape (rows,)."""
         members, held = self.rows[f]
-        return np.asarray(members[:, ~gone].sum(axis=1) + held + self.inner[f][:, ~dead].sum(axis=1))
+        stay = members @ ~gone + self.inner[f] @ ~dead
+        return np.asarray(held + stay.astype(np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +109,18 @@ def table(dependencies: Dependencies, group: Group, axes: Sequence[Ids], place: 
         widths=np.stack([tally(units) for units in on_sources]),
         fixed=np.array([(units < 0).sum() for units in on_sources], dtype=np.int64),
         floors=np.stack(floors) if floors else np.zeros((0, n), dtype=np.int64),
-        rows=tuple((np.stack([tally(row) for row in f.members]), (f.members < 0).sum(axis=1)) for f in group.rows),
-        inner=tuple(np.stack([inner(row) for row in f.members]) for f in group.rows),
+        rows=tuple((stacked(map(tally, f.members)), (f.members < 0).sum(axis=1)) for f in group.rows),
+        inner=tuple(stacked(map(inner, f.members)) for f in group.rows),
         parents=tuple(np.where(f.parents >= 0, np.searchsorted(numbers, f.parents), -1) for f in group.rows),
         same=tuple(
             np.where((f.members >= 0) & (f.members < count), place[f.members], -1) for f in group.rows if f.same
         ),
     )
+
+
+def stacked(rows: Iterable[Ints]) -> Counts:
+    """Counts as a matrix of small floats, for which products are fast."""
+    return np.stack(list(rows)).astype(np.float32)
 
 
 def equal(table: Table) -> Way:
@@ -134,7 +141,8 @@ def equal(table: Table) -> Way:
     bundle[free] = np.unique(root[free], return_inverse=True)[1]
     count = int(bundle.max(initial=-1)) + 1
     alive = tuple(np.ones(p.size, dtype=bool) for p in table.parents)
-    held = tuple(h + inner.sum(axis=1) for (_, h), inner in zip(table.rows, table.inner, strict=True))
+    inside = zip(table.rows, table.inner, strict=True)
+    held = tuple((h + inner.sum(axis=1)).astype(np.int64) for (_, h), inner in inside)
     return Way("equal", bundle, count, np.zeros(n, dtype=bool), np.zeros(count, dtype=bool), alive, held)
 
 
@@ -198,7 +206,7 @@ def whole(
         held: Units that stay for certain, and their rows with them.
         align: Widths that change become multiples of this: the number of rows is the nearest that allows it.
     """
-    most = max((rows.units.shape[0] for rows in sets), default=0) if align > 1 else 1
+    most = max(rows.units.shape[0] for rows in sets) if align > 1 else 1
     for shift in sorted(range(-most + 1, most), key=lambda n: (abs(n), n)):
         gone, dead = np.zeros(share.size, dtype=bool), np.zeros(sets[0].dead.shape[1], dtype=bool)
         for rows in sets:
@@ -231,5 +239,6 @@ def whole_way(table: Table, sets: Sequence[RowSet], gone: Mask, dead: Mask) -> W
     bundle = np.full(gone.size, -1, dtype=np.int64)
     bundle[~gone] = np.arange((~gone).sum())
     alive = tuple(table.left(f, gone, dead) > 0 for f in range(len(table.rows)))
-    held = tuple(h + inner[:, ~dead].sum(axis=1) for (_, h), inner in zip(table.rows, table.inner, strict=True))
+    inside = zip(table.rows, table.inner, strict=True)
+    held = tuple((h + inner @ ~dead).astype(np.int64) for (_, h), inner in inside)
     return Way("whole", bundle, int((~gone).sum()), gone, in_rows[~gone], alive, held)
