@@ -322,31 +322,36 @@ class Op:
             return Axis(np.take(axis.ids, index, axis=axis.by.index(k)), axis.by)
         return axis
 
-    def merged(self, axes: Axes, members: Sequence[int], shape: Shape, tensor: str) -> Ids | None:
+    def merged(
+        self, axes: Axes, members: Sequence[int], sizes: Sequence[int], tensor: str, *, dealt: bool = False
+    ) -> Ids | None:
         """The ids of several neighbouring axes flattened into one; None when all are frozen.
 
         Two axes that could shrink independently would leave a pattern no single axis can lose, so all but one freeze.
+
+        Args:
+            axes: Labels of the tensor.
+            members: The axes, in order.
+            sizes: Their sizes; for an axis of unknown size, over how many indices its labels repeat.
+            tensor: The tensor's name.
+            dealt: Whether the node can deal out again what rows of other axes than the leading ones keep, as a channel
+                shuffle does: each row may then keep positions of its own.
         """
         live = [k for k in members if axes[k].ids is not None]
         if not live:
             return None
-        sizes = [shape[k] for k in members]
-        if not all(isinstance(s, int) for s in sizes):
-            for k in live:
-                self.fix(axes, k, tensor, "merged with an axis of unknown size")
-            return None
-        leaf = max(live, key=lambda k: (len(axes[k].by), -k))
+        leaf = leaf_of(axes, live)
         axis = axes[leaf]
         for k in live:
             if k != leaf and k not in axis.by:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
-        ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
-        if axis.by and not (ordered and set(axis.by) <= set(members)):
-            for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone
+        if axis.by and not (in_order(axis, leaf) and set(axis.by) <= set(members)):
+            for b in axis.by:  # interleaved: no row may go alone
                 if axes[b].ids is not None:
                     self.freeze_ids(cast(Ids, axes[b].ids), f"{self.kind} interleaves it", tensor, b)
-            axis = self.plain(axes, leaf)
-        return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
+            if not (dealt and set(axis.by) <= set(members)):
+                axis = self.plain(axes, leaf)  # and rows must keep the same positions
+        return spread(axis, leaf, members, sizes).ravel()
 
     def row_ids(self, ids: Ids, depth: int) -> Ids:
         """Fresh ids for the rows of an array: one for each index of its first `depth` dimensions, equal for equal rows.
@@ -383,3 +388,13 @@ class Op:
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)
         return out
+
+
+def leaf_of(axes: Axes, live: Sequence[int]) -> int:
+    """Of the axes that have labels, the one whose rows run over the most others; the first of several."""
+    return max(live, key=lambda k: (len(axes[k].by), -k))
+
+
+def in_order(axis: Axis, own: int) -> bool:
+    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
+    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)
