@@ -200,6 +200,9 @@ class Op:
         """Tie two axes of equal size that are combined element by element."""
         if a.ids is None or b.ids is None:
             return self.join_frozen(a, b)
+        over = [axis for axis in a.by if axis in b.by]
+        a, b = self.rows_over(a, over), self.rows_over(b, over)
+        assert a.ids is not None and b.ids is not None
         if a.by == b.by and a.ids.shape == b.ids.shape:
             self.ties.tie(a.ids, b.ids)
             return a
@@ -209,6 +212,15 @@ class Op:
             raise CannotTrace(f"{self.kind} combines axes of sizes {a.ids.size} and {b.ids.size}")
         self.ties.tie(a.ids, b.ids)
         return a
+
+    def rows_over(self, axis: Axis, over: Sequence[int]) -> Axis:
+        """An axis in rows over some axes only: along the others, rows are tied position by position."""
+        ids = axis.ids
+        for depth in reversed(range(len(axis.by))):
+            if ids is not None and axis.by[depth] not in over:
+                self.ties.tie(ids, np.take(ids, [0], axis=depth))
+                ids = np.take(ids, 0, axis=depth)
+        return Axis(ids, tuple(b for b in axis.by if b in over), axis.cause)
 
     def join_frozen(self, a: Axis, b: Axis) -> Axis:
         """Freeze the live one of two axes because the other is frozen."""
@@ -288,14 +300,7 @@ class Op:
     def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
         """Axis `k` no longer in rows over axes that disappear: those rows are tied position by position."""
         axis = axes[k]
-        lost = [depth for depth, b in enumerate(axis.by) if b in gone]
-        if axis.ids is None or not lost:
-            return axis
-        ids = axis.ids
-        for depth in reversed(lost):
-            self.ties.tie(ids, np.take(ids, [0], axis=depth))
-            ids = np.take(ids, 0, axis=depth)
-        return Axis(ids, tuple(b for b in axis.by if b not in gone))
+        return self.rows_over(axis, [b for b in axis.by if b not in gone]) if set(axis.by) & set(gone) else axis
 
     def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
         """Axes with fixed size-1 axes inserted at the output positions `at`."""
@@ -391,8 +396,8 @@ class Op:
 
 
 def leaf_of(axes: Axes, live: Sequence[int]) -> int:
-    """Of the axes that have labels, the one whose rows run over the most others; the first of several."""
-    return max(live, key=lambda k: (len(axes[k].by), -k))
+    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
+    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
 
 
 def in_order(axis: Axis, own: int) -> bool:
