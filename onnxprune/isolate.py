@@ -134,7 +134,8 @@ def isolate(
         plan: What to remove.
         batches: Inputs to compare on.
         threads: Threads inside one operator.
-        replan: Plans anew with the named groups left whole, so that the others may meet the target.
+        replan: Plans anew with the groups of these sources (`tensor:axis`) left whole, so that the others may meet
+            the target.
         observe: Called with a stage's name and the share of it that is done.
 
     Raises:
@@ -159,7 +160,8 @@ def isolate(
 def replanned(trials: Trials, found: Verified, replan: Replan) -> Verified:
     """The target met by the groups that are left, if they can meet it and that verifies too; else what was found."""
     try:
-        chosen = without(replan(list(found.isolated)), found.isolated)
+        whole = [entry.sources[0] for entry in found.plan.groups if entry.name in found.isolated]
+        chosen = without(replan(whole), found.isolated)
         removed = chosen.removed(trials.dependencies)
         if not removed.size or np.array_equal(removed, found.removed):
             return found

@@ -124,7 +124,7 @@ def plan_beside(
     fixed: bool,
     whole: Sequence[str],
 ) -> Plan:
-    """Plan with the named groups left whole; the settings are those that were asked for."""
+    """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
     narrower = replace(limits, skip=(*limits.skip, *whole))
     chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
     asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}

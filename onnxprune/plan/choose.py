@@ -61,7 +61,7 @@ class Limits:
         scope: 'local' or 'global'.
         align: Kept widths are multiples of this.
         max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
-        skip: Globs over group, tensor and node names; groups with a match stay whole.
+        skip: Globs over tensor and node names, or sources (`tensor:axis`); groups with a match stay whole.
         layer_ratios: (glob, ratio): groups with a match lose this share, whatever the target. Later ones win.
     """
 
@@ -155,10 +155,11 @@ def forced_ratios(groups: Sequence[Group], limits: Limits) -> list[float | None]
     Raises:
         PlanError: A glob matches nothing.
     """
-    names = [list(dict.fromkeys([g.name, *(n for s in g.sources for n in (s.tensor, s.node))])) for g in groups]
+    names = [[n for s in g.sources for n in (s.tensor, s.node)] for g in groups]
     forced: list[float | None] = [None] * len(groups)
     for glob, ratio in [*limits.layer_ratios, *((s, 0.0) for s in limits.skip)]:
         hits = [g for g, known in enumerate(names) if any(n == glob or fnmatchcase(n, glob) for n in known)]
+        hits += [g for g, group in enumerate(groups) if glob in describe(group.sources)]
         if not hits:
             every = [n for known in names for n in known]
             near = difflib.get_close_matches(glob, every, n=3, cutoff=0.0)
