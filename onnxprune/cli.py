@@ -135,7 +135,9 @@ def apply(
 ) -> None:
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report])
-    options = pipeline.Options("l1", None, data, seed, threads, not no_bench, overwrite, strict)
+    options = pipeline.Options(
+        data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict
+    )
     receive = partial(write_files, None, report)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)

@@ -218,9 +218,9 @@ def carry_out(
 
 def not_all(isolated: Mapping[str, str]) -> VerificationError:
     """The error for groups that fail where all of them were to be pruned."""
-    what = "1 group fails verification" if len(isolated) == 1 else f"{len(isolated)} groups fail verification"
-    where = ", ".join(f"'{name}' ({reason})" for name, reason in isolated.items())
-    return VerificationError(what, where=where, remedy="nothing was written; without --strict they are left whole")
+    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
+    what = f"not all groups can be pruned: {names} ({first})"
+    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")
 
 
 def nothing_removed(chosen: Plan) -> PlanError:

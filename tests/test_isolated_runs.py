@@ -109,7 +109,9 @@ def test_json_stays_alone_on_standard_output(faulty: Path) -> None:
 
 def test_strict_writes_nothing_and_names_the_groups(faulty: Path, monkeypatch: Patch) -> None:
     files = "--plan-out", faulty.with_name("p.json"), "--report", faulty.with_name("r.json")
-    pattern = "1 group fails verification; 'b1.w' .failed verification: .*'b1'.*; nothing was written; without --strict"
+    pattern = (
+        "not all groups can be pruned: 'b1.w' .failed verification: .*'b1'.*; nothing was written; without --strict"
+    )
     refused(prune(faulty, *files, "--strict"), pattern, faulty.parent)
     with monkeypatch.context() as patch:
         patch.setattr(isolate, "rewrite", rewrite)
