@@ -7,7 +7,9 @@ those, and the report can name the initializer of the file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -168,3 +170,16 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))
     surgeon.cleanup(remove_unused_graph_inputs=False)
     return {int(node.name) for node in surgeon.nodes}
+
+
+def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
+    """A function that makes names unique in a graph: pruned files may be pruned again."""
+    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
+    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
+
+    def fresh(base: str) -> str:
+        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
+        taken.add(name)
+        return name
+
+    return fresh

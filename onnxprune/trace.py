@@ -21,6 +21,7 @@ from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
 from onnxprune.rules.op import Records
 from onnxprune.rules.zeros import note_zeros
+from onnxprune.sharing import untie
 
 Mask = NDArray[np.bool_]
 
@@ -214,7 +215,7 @@ def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
             then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
             it, that is done only where the same positions in every group would leave nothing to choose.
     """
-    model = model if model.shapes else normalise(model)
+    model = untie(model if model.shapes else normalise(model))
     tracer = walk(model, None if free_groups else frozenset())
     if crowded := crowded_weights(tracer):
         tracer = walk(model, crowded)

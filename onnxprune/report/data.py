@@ -1,7 +1,8 @@
 """What a run found, removed and measured. Law: complete, and all of it JSON; other programs rely on the keys.
 
 `removed` names everything that got smaller, by the names in the input file, so that a reader with the two files can
-check every index. `frozen` names every filter axis that had to stay, whole or in part, and why.
+check every index; where the readers of a shared initializer lost different ones, they got copies of their own, and
+`copies` says of what. `frozen` names every filter axis that had to stay, whole or in part, and why.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class Report:
         removed: Initializer -> axis -> removed indices.
         removed_per_group: The same for the input axis of grouped convolutions whose groups lost different positions:
             one list for each group that stays, in order.
+        copies: For every reader of a shared initializer that lost other indices than the first: its copy -> the
+            initializer of the input file. Copies of one that lost the same are stored once, under the first one's name.
         frozen: Filter axes that must stay.
         verified: Whether masked == pruned.
         latency: Dense against pruned, or None when it was not timed.
@@ -117,6 +120,7 @@ class Report:
     after: Cost
     removed: Mapping[str, Mapping[int, Sequence[int]]]
     removed_per_group: Mapping[str, Mapping[int, Sequence[Sequence[int]]]]
+    copies: Mapping[str, str]
     frozen: tuple[Frozen, ...]
     verified: Equivalence
     latency: Comparison | None
@@ -143,6 +147,7 @@ class Report:
             "frozen": [f.to_dict() for f in self.frozen],
             "removed": self.removed,
             "removed_per_group": self.removed_per_group,
+            "copies": self.copies,
             "environment": self.environment,
         }
         return {key: plain(value) for key, value in held.items()}
@@ -181,8 +186,7 @@ def make_report(
 
     Args:
         dependencies: The traced model.
-        plan: What was to be removed.
-        removed: The unit numbers that were.
+        plan, removed: What was to be removed, and the unit numbers that were.
         removal: The indices that went with them.
         verified: Whether masked == pruned.
         latency: Dense against pruned, if timed.
@@ -198,6 +202,7 @@ def make_report(
         after=cost(dependencies, keep),
         removed=removal.indices,
         removed_per_group=removal.per_block,
+        copies=removal.copies,
         frozen=frozen_axes(dependencies),
         verified=verified,
         latency=latency,
