@@ -21,6 +21,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
 from onnxprune.shapes import Inference, attribute, shape_of
 
+MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
 
 
@@ -138,7 +139,13 @@ def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
     if inference.values[node.output[0]].dtype.kind in "iub":
         return True
     weights = [name for name in node.input if name in inference.weights]
-    return all(name in inference.values and inference.values[name].size <= 8 for name in weights)
+    sizes = [inference.values[name].size if name in inference.values else np.inf for name in weights]
+    source = inference.values.get(node.input[0])
+    moved = node.op_type in MOVES and source is not None and source.dtype.kind not in "iub"
+    if max(sizes, default=0) > (1 if moved else 8):
+        inference.weights.add(node.output[0])  # parameters, by another name
+        return False
+    return True
 
 
 def drop_dead(model: Model) -> Model:

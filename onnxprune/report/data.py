@@ -186,7 +186,8 @@ def make_report(
 
     Args:
         dependencies: The traced model.
-        plan, removed: What was to be removed, and the unit numbers that were.
+        plan: What was to be removed.
+        removed: The unit numbers that were.
         removal: The indices that went with them.
         verified: Whether masked == pruned.
         latency: Dense against pruned, if timed.
@@ -195,8 +196,7 @@ def make_report(
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     return Report(
-        model=names[0],
-        output=names[1],
+        *names,
         version=version(),
         before=cost(dependencies),
         after=cost(dependencies, keep),
