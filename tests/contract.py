@@ -180,10 +180,6 @@ def twin(name: str, report: dict[str, Any], pruned: set[str]) -> str | None:
 def parted(proto: onnx.ModelProto, after: onnx.ModelProto, copies: dict[str, str]) -> None:
     """Give the input the copies that its report names, for the readers that read them in the output."""
     tensors, readers = held(proto), {node.output[0]: node for node in after.graph.node}
-    for copy, name in copies.items():
-        tensor = proto.graph.initializer.add()
-        tensor.CopyFrom(tensors[name])
-        tensor.name = copy
     for node in list(proto.graph.node):
         if node.output[0] in copies:  # the Identity that handed it out
             proto.graph.node.remove(node)
@@ -191,6 +187,11 @@ def parted(proto: onnx.ModelProto, after: onnx.ModelProto, copies: dict[str, str
         for slot, name in enumerate(readers[node.output[0]].input if node.output[0] in readers else ()):
             if name in copies:
                 node.input[slot] = name
+    read = {name for node in proto.graph.node for name in node.input}
+    for copy in read & copies.keys():
+        tensor = proto.graph.initializer.add()
+        tensor.CopyFrom(tensors[copies[copy]])
+        tensor.name = copy
 
 
 def check_masked(report: dict[str, Any], before: Path, after: Path, feeds: dict[str, Array]) -> None:
@@ -199,6 +200,8 @@ def check_masked(report: dict[str, Any], before: Path, after: Path, feeds: dict[
     parted(proto, onnx.load(after), report["copies"])
     tensors = held(proto)
     for name, axes in report["removed"].items():
+        if name not in tensors:  # a copy stored under another's name
+            continue
         array = numpy_helper.to_array(tensors[name]).copy()
         for axis, indices in axes.items():
             np.moveaxis(array, int(axis), 0)[indices] = 0
