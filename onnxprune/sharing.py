@@ -170,28 +170,26 @@ def untie(model: Model) -> Model:
     untying.resolve_identities()
     untying.repeat_nodes()
     untying.repeat_weights()
-    copies = untying.copies
-    if not copies:
+    if not untying.copies:
         return model
-    described = {t.name: t for t in proto.graph.initializer}
-    weights = dict(model.weights)
+    replace_nodes(proto.graph, untying.left())
+    return with_copies(replace(model, proto=proto), untying.copies)
+
+
+def with_copies(model: Model, copies: Mapping[str, str]) -> Model:
+    """The model, which names `copies` already, with what it knows of the originals said of them, too."""
+    weights, graph = dict(model.weights), model.proto.graph
+    described = {t.name: t for t in graph.initializer}
     for copy, name in copies.items():
         if name in weights:
             weights[copy] = weights[name]
-            tensor = proto.graph.initializer.add()
+            tensor = graph.initializer.add()
             tensor.CopyFrom(described[name])
             tensor.name = copy
-    replace_nodes(proto.graph, untying.left())
     shapes = {c: model.shapes[n] for c, n in copies.items() if n in model.shapes}
     values = {c: model.values[n] for c, n in copies.items() if n in model.values}
-    return replace(
-        model,
-        proto=proto,
-        weights=weights,
-        shapes={**model.shapes, **shapes},
-        values={**model.values, **values},
-        copies={**model.copies, **copies},
-    )
+    shapes, values = {**model.shapes, **shapes}, {**model.values, **values}
+    return replace(model, weights=weights, shapes=shapes, values=values, copies={**model.copies, **copies})
 
 
 def label(node: onnx.NodeProto) -> str:
