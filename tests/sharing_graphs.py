@@ -80,6 +80,13 @@ def prepared() -> onnx.ModelProto:
     return finish(net, h)
 
 
+def prepared_and_given_out() -> onnx.ModelProto:
+    """The reshaped bias is an output of the graph as well."""
+    proto = prepared()
+    proto.graph.output.append(helper.make_tensor_value_info("b.wide", TensorProto.FLOAT, [1, C, 1, 1]))
+    return proto
+
+
 def constant_nodes() -> onnx.ModelProto:
     """The shared bias lies in a Constant node."""
     net = Net(26)
@@ -209,8 +216,8 @@ def tied_embedding() -> onnx.ModelProto:
 APART: dict[str, Callable[[], onnx.ModelProto]] = {
     build.__name__: build
     for build in (
-        biases, identities, unread_original, layer_scales, prepared, constant_nodes, old_file, given_out, captured,
-        maps, quantised,
+        biases, identities, unread_original, layer_scales, prepared, prepared_and_given_out, constant_nodes, old_file,
+        given_out, captured, maps, quantised,
     )
 }  # fmt: skip
 TOGETHER: dict[str, Callable[[], onnx.ModelProto]] = {
