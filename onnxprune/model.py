@@ -43,6 +43,7 @@ class Model:
         external: Whether that file kept weights outside itself.
         shapes: Tensor name -> dimensions (int, symbol, or None), filled by `normalise`.
         values: Tensor name -> known value: int64 or object array (None = unknown entry), filled by `normalise`.
+        copies: Tensor that a reader of a shared parameter has for itself -> the tensor of the file (see `sharing`).
     """
 
     proto: onnx.ModelProto
@@ -51,6 +52,7 @@ class Model:
     external: bool = False
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def opsets(self) -> dict[str, int]:

@@ -7,7 +7,9 @@ those, and the report can name the initializer of the file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -19,6 +21,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
 from onnxprune.shapes import Inference, attribute, shape_of
 
+MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
 
 
@@ -136,7 +139,13 @@ def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
     if inference.values[node.output[0]].dtype.kind in "iub":
         return True
     weights = [name for name in node.input if name in inference.weights]
-    return all(name in inference.values and inference.values[name].size <= 8 for name in weights)
+    sizes = [inference.values[name].size if name in inference.values else np.inf for name in weights]
+    source = inference.values.get(node.input[0])
+    moved = node.op_type in MOVES and source is not None and source.dtype.kind not in "iub"
+    if max(sizes, default=0) > (1 if moved else 8):
+        inference.weights.add(node.output[0])  # parameters, by another name
+        return False
+    return True
 
 
 def drop_dead(model: Model) -> Model:
@@ -168,3 +177,16 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))
     surgeon.cleanup(remove_unused_graph_inputs=False)
     return {int(node.name) for node in surgeon.nodes}
+
+
+def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
+    """A function that makes names unique in a graph: pruned files may be pruned again."""
+    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
+    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
+
+    def fresh(base: str) -> str:
+        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
+        taken.add(name)
+        return name
+
+    return fresh

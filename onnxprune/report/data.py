@@ -1,8 +1,9 @@
 """What a run found, removed and measured. Law: complete, and all of it JSON; other programs rely on the keys.
 
 `removed` names everything that got smaller, by the names in the input file, so that a reader with the two files can
-check every index. `frozen` names every filter axis that had to stay, whole or in part, and why;
-`isolated` names the groups among them that were planned to shrink and failed verification.
+check every index; where the readers of a shared initializer lost different ones, they got copies of their own, and
+`copies` says of what. `frozen` names every filter axis that had to stay, whole or in part, and why; `isolated` names
+the groups among them that were planned to shrink and failed verification.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class Report:
         removed: Initializer -> axis -> removed indices.
         removed_per_group: The same for the input axis of grouped convolutions whose groups lost different positions:
             one list for each group that stays, in order.
+        copies: For every reader of a shared initializer that lost other indices than the first: its copy -> the
+            initializer of the input file. Copies of one that lost the same are stored once, under the first one's name.
         frozen: Filter axes that must stay.
         verified: Whether masked == pruned.
         latency: Dense against pruned, or None when it was not timed.
@@ -119,6 +122,7 @@ class Report:
     after: Cost
     removed: Mapping[str, Mapping[int, Sequence[int]]]
     removed_per_group: Mapping[str, Mapping[int, Sequence[Sequence[int]]]]
+    copies: Mapping[str, str]
     frozen: tuple[Frozen, ...]
     verified: Equivalence
     latency: Comparison | None
@@ -151,6 +155,7 @@ class Report:
             "isolated": [{"group": group, "reason": reason} for group, reason in self.isolated.items()],
             "removed": self.removed,
             "removed_per_group": self.removed_per_group,
+            "copies": self.copies,
             "environment": self.environment,
         }
         return {key: plain(value) for key, value in held.items()}
@@ -197,13 +202,13 @@ def make_report(
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     return Report(
-        model=names[0],
-        output=names[1],
+        *names,
         version=version(),
         before=cost(dependencies),
         after=cost(dependencies, keep),
         removed=removal.indices,
         removed_per_group=removal.per_block,
+        copies=removal.copies,
         frozen=frozen_axes(dependencies, isolated or {}),
         verified=verified,
         latency=None,

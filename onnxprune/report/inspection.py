@@ -126,7 +126,8 @@ class Why:
         name: What was asked for.
         operator: Of a node; '' for a tensor.
         rule: The operator's rule in one line; '' where it has none and freezes what it touches.
-        tensors: The tensor itself, or everything the node reads and writes.
+        tensors: The tensor itself, with the copies its readers have if it is shared, or everything the node reads and
+            writes.
     """
 
     name: str
@@ -198,7 +199,8 @@ def why(dependencies: Dependencies, name: str) -> Why:
     tensors = tensor_names(model)
     nodes = [n for n in model.proto.graph.node if n.name and n.name == name]
     if name in tensors and not nodes:
-        return Why(name, "", "", (tensor_view(dependencies, name, tensors[name], owners),))
+        every = [name, *(copy for copy, original in model.copies.items() if original == name)]
+        return Why(name, "", "", tuple(tensor_view(dependencies, t, tensors[t], owners) for t in every))
     if not nodes:
         known = list(tensors) + [n.name for n in model.proto.graph.node if n.name]
         where = str(model.path or "model")

@@ -79,7 +79,7 @@ class Dependencies:
     """Everything the later stages need to know about a graph.
 
     Attributes:
-        model: The normalised model.
+        model: The normalised model, in which readers of shared vectors have their own (see `sharing`).
         labels: Tensor name -> labels.
         unit: Per id, its unit number, or -1 where it cannot be removed. Shape (ids,). Numbers from `unit_count` on
             stand for whole rows.

@@ -14,6 +14,7 @@ from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, find
 from onnxprune.rules.op import Records
 from onnxprune.rules.zeros import note_zeros
+from onnxprune.sharing import untie
 from onnxprune.trace.dependencies import Dependencies
 from onnxprune.trace.units import Walked, collect
 
@@ -125,7 +126,7 @@ def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
             then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
             it, that is done only where the same positions in every group would leave nothing to choose.
     """
-    model = model if model.shapes else normalise(model)
+    model = untie(model if model.shapes else normalise(model))
     tracer = Tracer(model)
     for node in model.proto.graph.node:
         tracer.visit(node)

@@ -180,8 +180,8 @@ class Subject:
 
 def study(case: Case) -> Subject:
     """Trace a case and prune it several times."""
-    model, feeds = case.model(), case.feeds()
-    dependencies = trace(model)
+    dependencies, feeds = trace(case.model()), case.feeds()
+    model = dependencies.model
     values = evaluate(case, model, feeds) | dict(model.weights) | feeds
     chosen = [(removed, rewrite(dependencies, removed)) for removed in removals(dependencies, case.name)]
     return Subject(case, dependencies, feeds, values, tuple(chosen))
