@@ -20,7 +20,7 @@ from onnxprune.model import Model, captured
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
 from onnxprune.rules.op import Records
-from onnxprune.rules.zeros import note_zeros
+from onnxprune.rules.zeros import note_mixed, note_zeros
 
 Mask = NDArray[np.bool_]
 
@@ -75,6 +75,8 @@ class Dependencies:
         sources: All sources.
         products: The contractions' costs.
         axes: Distinct unit arrays of all tensor axes, each of which must keep an index.
+        through_norms: Whether operators that mix an axis with itself were traced through.
+        mixed: Of those, the ones that mix channels which can go: first output -> ids of what is mixed.
     """
 
     model: Model
@@ -87,6 +89,8 @@ class Dependencies:
     sources: Sequence[Source]
     products: Sequence[Product]
     axes: Sequence[Ids]
+    through_norms: bool = False
+    mixed: Mapping[str, Sequence[Ids]] = field(default_factory=dict)
 
     @cached_property
     def unit_count(self) -> int:
@@ -100,6 +104,16 @@ class Dependencies:
         gone[-1] = False
         kept: Mask = ~gone[self.unit]
         return kept
+
+    def approximate(self, keep: Mask | None = None) -> tuple[onnx.NodeProto, ...]:
+        """The nodes that compute something else once channels are gone, because they mix them with each other.
+
+        Args:
+            keep: Boolean array over ids; by default all that can lose a channel are given.
+        """
+        lost = self.unit >= 0 if keep is None else ~keep
+        changed = {name for name, parts in self.mixed.items() if any(lost[ids].any() for ids in parts)}
+        return tuple(node for node in self.model.proto.graph.node if node.output and node.output[0] in changed)
 
     def why(self, name: str) -> list[Freeze]:
         """The distinct reasons that hold some axis of a tensor, in order of axis."""
@@ -178,7 +192,9 @@ class Tracer:
             if rule is None or captured(node):
                 raise CannotTrace(f"no rule for operator {'.'.join(filter(None, (node.domain, node.op_type)))}")
             outputs = rule.trace(op)
+            note_mixed(op, outputs)
         except CannotTrace as refusal:
+            self.records.mixed.pop(node.output[0] if node.output else "", None)
             self.give_up(op, str(refusal))
             return
         self.labels.update(zip(node.output, outputs, strict=False))
@@ -205,7 +221,7 @@ class Tracer:
                 self.ties.freeze(axis.ids, self.reason(reason, node, name, k))
 
 
-def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
+def trace(model: Model, *, free_groups: bool = False, through_norms: bool = False) -> Dependencies:
     """Trace a normalised model.
 
     Args:
@@ -213,17 +229,19 @@ def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
         free_groups: Let the groups of every convolution lose different input channels. There is more to choose from
             then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
             it, that is done only where the same positions in every group would leave nothing to choose.
+        through_norms: Let channels go that are normalised, or summed, over. What such a node computes from fewer
+            channels is not what it computed: the pruned model is an approximation (see `Dependencies.approximate`).
     """
     model = model if model.shapes else normalise(model)
-    tracer = walk(model, None if free_groups else frozenset())
+    tracer = walk(model, None if free_groups else frozenset(), through_norms)
     if crowded := crowded_weights(tracer):
-        tracer = walk(model, crowded)
+        tracer = walk(model, crowded, through_norms)
     return collect(tracer)
 
 
-def walk(model: Model, free: frozenset[str] | None) -> Tracer:
+def walk(model: Model, free: frozenset[str] | None, through: bool = False) -> Tracer:
     """Visit every node. `free`: weights whose convolution groups may keep different positions (None: all)."""
-    tracer = Tracer(model, free=free)
+    tracer = Tracer(model, records=Records(through=through), free=free)
     for node in model.proto.graph.node:
         tracer.visit(node)
     for info in model.proto.graph.output:
@@ -270,6 +288,8 @@ def collect(tracer: Tracer) -> Dependencies:
         sources=sources,
         products=tracer.records.products,
         axes=distinct_axes(labels, unit),
+        through_norms=tracer.records.through,
+        mixed={name: [ids for _, ids in found] for name, found in tracer.records.mixed.items()},
     )
 
 

@@ -60,7 +60,8 @@ class Records:
     """What rules note down beside ties: rows, sources and costs.
 
     `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
+    (see `zeros`). `through`: whether operators may mix an axis that shrinks; `mixed` notes those that do, by their
+    first output: the axis of the input and its ids.
     """
 
     rows: list[Rows] = field(default_factory=list)
@@ -68,6 +69,8 @@ class Records:
     products: list[Product] = field(default_factory=list)
     zero: dict[str, bool] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
+    through: bool = False
+    mixed: dict[str, list[tuple[int, Ids]]] = field(default_factory=dict)
 
 
 class Op:
@@ -176,6 +179,18 @@ class Op:
         self.ties.tie(axis.ids, parent.ids[..., None])
         return Axis()
 
+    def mixes(self, axes: Axes, k: int, tensor: str, reason: str) -> Axis:
+        """Axis `k`, whose indices the operator mixes with each other.
+
+        Fixed, unless the trace goes through such operators: then it comes back as it is, and the node is noted, for
+        from fewer indices it computes something else.
+        """
+        ids = axes[k].ids
+        if ids is None or not self.records.through:
+            return self.fix(axes, k, tensor, reason)
+        self.records.mixed.setdefault(self.node.output[0], []).append((k, ids))
+        return axes[k]
+
     def fix_rest(self, axes: Axes, free: Sequence[int], tensor: str, reason: str) -> None:
         """Fix every axis but the `free` ones, innermost first."""
         for k in reversed(range(len(axes))):
@@ -273,6 +288,10 @@ class Op:
         """Axes without the ones in `gone`, which must be of size 1 or reduced over."""
         for k in sorted(gone, reverse=True):
             self.fix(axes, k, self.name_in(i), f"{self.kind} removes this axis")
+        return self.without(axes, gone)
+
+    def without(self, axes: Axes, gone: Sequence[int]) -> Axes:
+        """The other axes, once those in `gone` were fixed or mixed."""
         axes = tuple(self.without_rows(axes, k, gone) for k in range(len(axes)))
         left = [k for k in range(len(axes)) if k not in gone]
         return self.permuted(axes, left)
