@@ -42,6 +42,7 @@ class Options:
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
         overwrite: Whether an existing output may be replaced.
+        through_norms: Whether channels may go that are normalised over, which makes the result approximate.
     """
 
     criterion: str = "l1"
@@ -51,6 +52,7 @@ class Options:
     threads: int = 1
     time: bool = True
     overwrite: bool = False
+    through_norms: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def prune(
     if target is None and not limits.layer_ratios:
         target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
@@ -131,17 +133,19 @@ def apply(
     """
     options = options or Options()
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     return carry_out(original, dependencies, chosen, Path(output), options, observe)
 
 
-def prepare(source: Path | str, observe: Observer = silent) -> tuple[Model, Dependencies]:
+def prepare(
+    source: Path | str, observe: Observer = silent, *, through_norms: bool = False
+) -> tuple[Model, Dependencies]:
     """Load and trace a file."""
     observe("load", 0.0)
     original = load(source)
     observe("trace", 0.0)
-    return original, trace(normalise(original))
+    return original, trace(normalise(original), through_norms=through_norms)
 
 
 def step_for(options: Options, observe: Observer) -> int:

@@ -116,10 +116,30 @@ def milliseconds(ms: float) -> str:
 
 
 def verified(e: Equivalence) -> str:
-    """What was compared, and how closely it agreed."""
+    """What was compared, and how closely it agreed; of an approximate result, what makes it one."""
+    if e.through:
+        kinds = Counter(m.operator for m in e.through)
+        return f"{e.kind}: pruned through {', '.join(f'{n} {k}' for k, n in kinds.items())}, over fewer channels now"
     verdict = f"{e.kind}, pruned == masked" if e.ok else "FAILED, pruned differs from masked"
+    return f"{verdict} on {agreement(e)}"
+
+
+def agreement(e: Equivalence) -> str:
+    """How closely two models agreed, on how much."""
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
-    return f"{verdict} on {plural(e.batches, 'batch')}: {figures}"
+    return f"{plural(e.batches, 'batch')}: {figures}"
+
+
+def approximation(e: Equivalence) -> list[tuple[str, str]]:
+    """Of an approximate result, what is proved all the same, and how far the outputs moved; nothing for an exact one."""
+    if not e.through:
+        return []
+    if e.unproved:
+        compared = f"only shapes and finite values compared, on {plural(e.batches, 'batch')}"
+        return [("surgery", f"NOT PROVED ({compared}): no reference for {', '.join(e.unproved)}")]
+    proved = f"exact, pruned == masked where those see only what stays, on {agreement(e)}"
+    moved = "no figure: the masked model is not finite" if e.deviation is None else f"{e.deviation:.1e}, relative"
+    return [("surgery", proved), ("deviation", f"{moved}: outputs against the plainly masked model's, not recovered")]
 
 
 def points(before: float, after: float) -> str:

@@ -56,16 +56,16 @@ def read(op: Op, i: int, letters: Sequence[str], bound: Bound) -> None:
     """Bind the axes of one input to its letters. Mixed axes are fixed first, innermost first, so that rows resolve."""
     x = op.input(i)
     keys = list(spell(letters, len(x)))
-    passed: dict[int, Axis | None] = {}
+    passed: dict[int, Axis] = {}
     for (letter, _), k in reversed(keys):
         if letter in MIXED:
             hold = op.fix if letter == "*" else op.mixes
-            axis = hold(x, k, op.name_in(i), f"{op.kind} mixes this axis with itself")
-            passed[k] = axis if letter == "~" and axis.ids is not None else None
+            passed[k] = hold(x, k, op.name_in(i), f"{op.kind} mixes this axis with itself")
     for key, k in keys:
+        if key[0] == "*" or (key[0] == "~" and passed[k].ids is None):
+            continue
         axis = passed[k] if k in passed else op.plain(x, k)
-        if axis is not None:
-            bound[key] = op.join(bound[key], axis) if key in bound else axis
+        bound[key] = op.join(bound[key], axis) if key in bound else axis
 
 
 def spell(letters: Sequence[str], rank: int) -> Iterator[tuple[Key, int]]:

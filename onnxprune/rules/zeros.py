@@ -59,8 +59,8 @@ def note_zeros(op: Op) -> None:
 def note_mixed(op: Op, outputs: Sequence[Axes]) -> None:
     """Record, after a node was traced through that mixes an axis with itself, what holds instead.
 
-    Such a node is compared on what stays alone, with zeros beside it (see `reference`). So its outputs vanish with their
-    weights where they still have the axis; a mean over it does not.
+    Such a node is compared on what stays alone, with zeros beside it (see `reference`). So its outputs vanish with
+    their weights where they still have the axis; a mean over it does not.
     """
     for name, axes in zip(op.node.output, outputs, strict=False):
         if mixed := op.records.mixed.get(op.node.output[0]):
