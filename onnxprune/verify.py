@@ -162,16 +162,9 @@ def verify(
     keep = dependencies.keep(removed)
     if lost := unreachable(dependencies, keep):
         return approximated(compare_forms(dependencies.model, pruned, batches, threads), dependencies, keep, lost)
-    for cut in (masked, severed):
-        reference = restricted(dependencies, keep, cut(dependencies, removed))
-        found = compare(reference, pruned, batches, threads=threads)
-        if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
-            break
+    reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
     if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
-        if not dependencies.approximate(keep):
-            return found
-        aside = compare(cut(dependencies, removed), pruned, batches, threads=threads).max_rel
-        return approximated(found, dependencies, keep, deviation=aside if np.isfinite(aside) else None)
+        return found
     if not found.ok:
         each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
         where = next(filter(None, each), "no single tensor differs")
@@ -179,16 +172,34 @@ def verify(
     raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
 
 
+def compare_masked(
+    dependencies: Dependencies, removed: Ids, pruned: Model, batches: Sequence[Feeds], threads: int
+) -> tuple[Model, Equivalence]:
+    """The model that the pruned one must equal, and how closely it does."""
+    keep = dependencies.keep(removed)
+    for cut in (masked, severed):
+        plain = cut(dependencies, removed)
+        reference = restricted(dependencies, keep, plain)
+        found = compare(reference, pruned, batches, threads=threads)
+        if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
+            break
+    if reference is not plain:
+        deviation = compare(plain, pruned, batches, threads=threads).max_rel
+        found = approximated(found, dependencies, keep, deviation=deviation)
+    return reference, found
+
+
 def approximated(
     found: Equivalence,
     dependencies: Dependencies,
     keep: Mask,
     unproved: Sequence[str] = (),
-    deviation: float | None = None,
+    deviation: float = np.inf,
 ) -> Equivalence:
     """The result for a model that was pruned through nodes that mix channels."""
+    aside = deviation if np.isfinite(deviation) else None
     through = tuple(Mixing(n.name or n.output[0], n.op_type) for n in dependencies.approximate(keep))
-    return replace(found, kind="approximate", through=through, unproved=tuple(unproved), deviation=deviation)
+    return replace(found, kind="approximate", through=through, unproved=tuple(unproved), deviation=aside)
 
 
 def compare_forms(dense: Model, pruned: Model, batches: Sequence[Feeds], threads: int) -> Equivalence:

@@ -131,15 +131,17 @@ def agreement(e: Equivalence) -> str:
 
 
 def approximation(e: Equivalence) -> list[tuple[str, str]]:
-    """Of an approximate result, what is proved all the same, and how far the outputs moved; nothing for an exact one."""
+    """Of an approximate result, what is proved all the same and how far outputs moved; nothing for an exact one."""
     if not e.through:
         return []
     if e.unproved:
         compared = f"only shapes and finite values compared, on {plural(e.batches, 'batch')}"
         return [("surgery", f"NOT PROVED ({compared}): no reference for {', '.join(e.unproved)}")]
     proved = f"exact, pruned == masked where those see only what stays, on {agreement(e)}"
-    moved = "no figure: the masked model is not finite" if e.deviation is None else f"{e.deviation:.1e}, relative"
-    return [("surgery", proved), ("deviation", f"{moved}: outputs against the plainly masked model's, not recovered")]
+    moved = "no figure, the masked model is not finite"
+    if e.deviation is not None:
+        moved = f"{e.deviation:.1%} of the largest output, against the dense model masked; nothing is recovered yet"
+    return [("surgery", proved), ("deviation", moved)]
 
 
 def points(before: float, after: float) -> str:
