@@ -128,23 +128,23 @@ class Surroundings:
         if weight is not None:
             lost = axes is not None and touched(axes, self.keep)
             return self.constant(name, take(weight, axes, self.keep)) if lost and axes else name
-        source, rank = name, len(self.dependencies.model.shapes.get(name, ()))
+        source = name
         for cut in self.planned(name):
-            name = self.along(name, source, cut, rank, cut.picks, int(cut.stays.sum(axis=1).max()))
+            name = self.along(name, source, cut, cut.picks, int(cut.stays.sum(axis=1).max()))
         return name
 
     def widen(self, name: str, target: str, planned: Sequence[Cut]) -> None:
         """Bring a tensor back to its dense size under its dense name, with zeros for what was cut."""
-        rank = len(self.dependencies.model.shapes.get(target, ()))
         for cut in reversed(planned):
-            name = self.along(name, target, cut, rank, cut.returns, cut.stays.shape[1], pad=True)
+            name = self.along(name, target, cut, cut.returns, cut.stays.shape[1], pad=True)
         self.nodes.append(onnx.helper.make_node("Identity", [name], [target], name=self.fresh(f"{target}_dense")))
 
-    def along(self, x: str, base: str, cut: Cut, rank: int, index: Ids, width: int, *, pad: bool = False) -> str:
+    def along(self, x: str, base: str, cut: Cut, index: Ids, width: int, *, pad: bool = False) -> str:
         """Gather `index` along an axis, which rows share: those are flattened into it meanwhile.
 
         With `pad`, one zero is laid behind the axis first.
         """
+        rank = len(self.dependencies.labels[base])
         around = [k for k in range(rank) if k != cut.axis and k not in cut.by]
         order = [*around, *cut.by, cut.axis] if cut.by else list(range(rank))
         axis = len(around) if cut.by else cut.axis

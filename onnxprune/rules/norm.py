@@ -30,11 +30,8 @@ def group_norm(op: Op) -> Sequence[Axes]:
     y = (op.plain(x, 0), Axis() if channels.ids is None else op.plain(x, 1), *(Axis() for _ in x[2:]))
     if y[1].ids is not None:
         op.rows(y[1].ids.reshape(op.attr("num_groups", 1), -1))
-    for i in (1, 2):  # before operator set 21 they hold a value for each group
-        if op.shape(i) == op.shape(0)[1:2]:
-            y = scaled(op, y, i, 1, reason)
-        else:
-            op.fix(op.input(i), 0, op.name_in(i), reason)
+    for i in (1, 2):
+        y = scaled(op, y, i, 1, reason)
     return [y]
 
 

@@ -183,10 +183,10 @@ class Op:
         """Axis `k`, whose indices the operator mixes with each other.
 
         Fixed, unless the trace goes through such operators: then it comes back as it is, and the node is noted, for
-        from fewer indices it computes something else.
+        from fewer indices it computes something else. An axis that another's rows run over stays as it is.
         """
         ids = axes[k].ids
-        if ids is None or not self.records.through:
+        if ids is None or not self.records.through or any(k in axis.by for axis in axes):
             return self.fix(axes, k, tensor, reason)
         self.records.mixed.setdefault(self.node.output[0], []).append((k, ids))
         return axes[k]
