@@ -198,6 +198,14 @@ chain(
     s=[0, -1, 4, 4],
     v=(5, 4, 1, 1),
 )
+chain("Gather-column", "c = Gather <axis=1> (a, i) b = Squeeze(c, k)", i=[[[5], [0], [3]]], k=[1, 3], v=(5, 3, 1, 1))
+case(
+    "Gather-strided-view",
+    "x[1,3,4,4] -> y[1,5]",
+    "a = Conv(x, w) b = ReduceMean <axes=[2, 3]> (a) c = Reshape(b, s) d = Gather <axis=0> (c, i) e = Reshape(d, t) "
+    "y = MatMul(e, v)",
+    w=(6, 3, 1, 1), v=(6, 5), s=[-1], i=np.arange(6).reshape(1, 6, 1, 1), t=[1, 6],
+)  # fmt: skip
 chain("Gather-spatial", "b = Gather <axis=3> (a, i)", i=[3, 1], out="4,2")
 case(
     "Gather-embedding",
