@@ -52,6 +52,10 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
 def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis]) -> None:
     """Move the labels of one run of axes."""
     before, after = op.shape(0), op.out_shape()
+    known = all(isinstance(d, int) for d in (*(before[k] for k in ins), *(after[k] for k in outs)))
+    if not known and (axis := innermost(op, x, ins, outs)) is not None:
+        out[outs[-1]] = axis
+        return
     flat = op.merged(x, ins, before, op.name_in(0))
     if flat is None:
         return
@@ -63,6 +67,23 @@ def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis
     elif outs:
         for k, axis in zip(outs, op.split(flat, sizes, outs[0]), strict=True):
             out[k] = axis
+
+
+def innermost(op: Op, x: Axes, ins: list[int], outs: list[int]) -> Axis | None:
+    """The last axis of a run of unknown size, where its old or its new size divides the other; None where neither does.
+
+    Whatever stands before it, index i of the shorter one is every index of the longer one that leaves the rest i.
+    """
+    if not ins or not outs or x[ins[-1]].ids is None:
+        return None
+    old, new = op.shape(0)[ins[-1]], op.out_shape()[outs[-1]]
+    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 2 or (old % new and new % old):
+        return None
+    last = op.plain(x, ins[-1]).ids
+    assert last is not None
+    for k in reversed(ins[:-1]):
+        op.fix(x, k, op.name_in(0), "merged with an axis of unknown size")
+    return Axis(op.collapse(last.reshape(-1, new)) if new < old else np.tile(last, new // old))
 
 
 def segments(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
