@@ -17,7 +17,7 @@ import onnx
 
 from onnxprune.labels import Axes, Ids
 from onnxprune.model import Array, Model, Shape, bare
-from onnxprune.normalise import replace_nodes
+from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rewrite import namer, pruned_size, take, touched
 from onnxprune.rules import find_resize
 from onnxprune.trace import Dependencies, Mask
@@ -50,7 +50,7 @@ def restricted(dependencies: Dependencies, keep: Mask, dense: Model) -> Model:
             around.nodes.append(node)
     replace_nodes(proto.graph, around.nodes)
     proto.graph.initializer.extend(bare(n, w) for n, w in around.weights.items() if n not in dense.weights)
-    return replace(dense, proto=proto, weights=around.weights)
+    return drop_dead(replace(dense, proto=proto, weights=around.weights))  # of cut parameters, the dense ones
 
 
 @dataclass(frozen=True, eq=False)

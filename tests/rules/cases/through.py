@@ -88,6 +88,14 @@ case(
     w=(7, 12), u=(7, 12), v=(7, 12), o=(12, 3), s=[0, 5, 3, 4], t=[0, 5, 12], through=True,
 )  # fmt: skip
 case(
+    "through-centred-queries",
+    "x[N,5,7] -> y[N,5,3]",
+    "a = MatMul(x, w) b = ReduceMean <axes=[-1]> (a) q = Sub(a, b) c = MatMul(x, u) d = ReduceMean <axes=[-1]> (c) "
+    "p = Sub(c, d) k = Transpose <perm=[0, 2, 1]> (p) e = MatMul(q, k) f = Softmax(e) "
+    "g = MatMul(x, v) h = MatMul(f, g) y = MatMul(h, o)",
+    w=(7, 6), u=(7, 6), v=(7, 6), o=(6, 3), through=True,
+)  # fmt: skip
+case(
     "through-Softmax-over-heads",
     "x[N,7] -> y[N,5]",
     "a = MatMul(x, w) b = Reshape(a, s) c = Softmax <axis=1> (b) d = Reshape(c, t) y = MatMul(d, v)",
