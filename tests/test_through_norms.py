@@ -127,6 +127,14 @@ def test_in_the_reference_a_node_sees_only_what_stays(surgery: Surgery) -> None:
     assert not found["a.norm"][..., ~kept].any()
 
 
+def test_parameters_too_large_for_the_graph_are_cut_like_small_ones() -> None:
+    net, width = graphs.Net(7), 1100  # from 1025 values on they lie beside the graph
+    h = net.op("MatMul", ["x", net.weight("in.w", 8, width)], "in")
+    h = net.op("LayerNormalization", [h, net.weight("scale", width), net.weight("shift", width)], "norm")
+    net.op("MatMul", [h, net.weight("out.w", width, 5)], "y")
+    assert Surgery(net.model(["N", 8], ["N", 5])).verify().ok
+
+
 def swapped(weight: Array, axis: int = 0) -> Array:
     order = np.arange(weight.shape[axis])
     order[[0, 1]] = order[[1, 0]]
