@@ -88,12 +88,11 @@ def cuts(axes: Axes, shape: Shape, keep: Mask) -> list[Cut]:
         if axis.ids is None or keep[axis.ids].all():
             continue
         stays = keep[axis.ids]
-        for t, b in enumerate(axis.by):
-            size = shape[b]
-            assert isinstance(size, int)
+        known = [d if isinstance(d, int) else n for d, n in zip((shape[b] for b in axis.by), stays.shape, strict=False)]
+        for t, size in enumerate(known):
             stays = np.repeat(stays, size // stays.shape[t], axis=t)
         members = stays.reshape(-1, stays.shape[-1])
-        rows = tuple(int(pruned_size(axes[b], shape[b], keep) or 0) for b in axis.by)
+        rows = tuple(int(pruned_size(axes[b], n, keep) or 0) for b, n in zip(axis.by, known, strict=True))
         found.append(Cut(k, axis.by, members[members.any(axis=1)], rows))
     return sorted(found, key=lambda cut: len(cut.by))
 
@@ -119,8 +118,8 @@ class Surroundings:
 
     def planned(self, name: str) -> list[Cut]:
         """How a tensor is cut."""
-        axes = self.dependencies.labels.get(name)
-        return cuts(axes, self.dependencies.model.shapes.get(name, ()), self.keep) if axes and name else []
+        axes = self.dependencies.labels.get(name) or ()
+        return cuts(axes, self.dependencies.model.shapes.get(name, (None,) * len(axes)), self.keep)
 
     def kept(self, name: str) -> str:
         """A tensor's kept indices: a new weight, or the end of a row of nodes."""
