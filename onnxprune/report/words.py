@@ -140,7 +140,8 @@ def approximation(e: Equivalence) -> list[tuple[str, str]]:
     proved = f"exact, pruned == masked where those see only what stays, on {agreement(e)}"
     moved = "no figure, the masked model is not finite"
     if e.deviation is not None:
-        moved = f"{e.deviation:.1%} of the largest output, against the dense model masked; nothing is recovered yet"
+        share = f"{e.deviation:.1%}" if e.deviation >= 1e-3 else f"{e.deviation:.0e}"
+        moved = f"{share} of the largest output, against the dense model masked; nothing is recovered yet"
     return [("surgery", proved), ("deviation", moved)]
 
 
