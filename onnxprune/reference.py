@@ -18,15 +18,29 @@ import onnx
 from onnxprune.labels import Axes, Ids
 from onnxprune.model import Array, Model, Shape, bare
 from onnxprune.normalise import drop_dead, replace_nodes
-from onnxprune.rewrite import namer, pruned_size, take, touched
+from onnxprune.rewrite import namer, pruned_size, take, touched, version
 from onnxprune.rules import find_resize
+from onnxprune.rules.edit import Edit
 from onnxprune.trace import Dependencies, Mask
 
 
 def unreachable(dependencies: Dependencies, keep: Mask) -> tuple[str, ...]:
-    """The mixing nodes for which no reference can be made: sizes stored in them would have to change, too."""
+    """The mixing nodes for which no reference can be made: their stored sizes take more than attributes to correct."""
     nodes = dependencies.approximate(keep)
-    return tuple(n.name or n.output[0] for n in nodes if find_resize(n) is not None)
+    return tuple(n.name or n.output[0] for n in nodes if corrected(dependencies, keep, n) is None)
+
+
+def corrected(dependencies: Dependencies, keep: Mask, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """A node with its stored sizes as the pruned model has them; None where inputs or nodes around it change, too."""
+    model, copy = dependencies.model, onnx.NodeProto()
+    copy.CopyFrom(node)
+    if (correct := find_resize(node)) is None:
+        return copy
+    facts = (dependencies.labels.get, model.shapes.get, model.values.get)
+    edit = Edit(copy, keep, *facts, dict(model.weights), str, version(model, node))
+    correct(edit)
+    same = list(copy.input) == list(node.input) and list(copy.output) == list(node.output)
+    return copy if same and not edit.before and not edit.after else None
 
 
 def restricted(dependencies: Dependencies, keep: Mask, dense: Model) -> Model:
@@ -109,6 +123,7 @@ class Surroundings:
 
     def restrict(self, node: onnx.NodeProto) -> None:
         """Put a node between nodes that take what stays and nodes that lay zeros beside its results."""
+        node = corrected(self.dependencies, self.keep, node) or node
         node.input[:] = [self.kept(name) for name in node.input]
         self.nodes.append(node)
         for j, name in enumerate(node.output):

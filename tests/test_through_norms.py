@@ -158,12 +158,18 @@ def test_a_planted_bug_is_caught_and_named(name: str, surgery: Surgery) -> None:
 
 
 def test_without_a_reference_only_forms_are_compared_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RESIZES, ("", "LayerNormalization"), lambda edit: None)
+    monkeypatch.setitem(RESIZES, ("", "LayerNormalization"), lambda edit: edit.insert("Identity", ["x"], "more"))
     pruned = Surgery(transformer())
     found = pruned.verify()
     assert found.kind == "approximate" and found.unproved == ("a.norm", "b.norm") and found.deviation is None
     with pytest.raises(VerificationError, match="not finite"):
         pruned.verify(**{"a.scale": np.full_like(pruned.pruned.weights["a.scale"], np.nan)})
+
+
+def test_a_stored_size_is_corrected_in_the_reference_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RESIZES, ("", "LayerNormalization"), lambda edit: edit.set_attr("epsilon", 0.5))
+    found = Surgery(transformer()).verify()
+    assert found.ok and not found.unproved and found.max_rel < 1e-5
 
 
 # --- replayed --------------------------------------------------------------------------------------------------------
