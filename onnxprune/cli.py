@@ -72,6 +72,9 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses insi
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
+ThroughNorms = Annotated[
+    bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
@@ -111,6 +114,7 @@ def prune(
     threads: Threads = 1,
     plan_out: PlanOut = None,
     report: ReportOut = None,
+    through_norms: ThroughNorms = False,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
@@ -121,7 +125,8 @@ def prune(
     target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
     check_side_files([model, output, data], [plan_out, report])
-    options = pipeline.Options(criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict)
+    common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
+    options = pipeline.Options(*common, strict, through_norms)
     receive = partial(write_files, plan_out, report)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
@@ -157,11 +162,12 @@ def apply(
 def inspect(
     model: In,
     why: Annotated[str | None, typer.Option(metavar="NAME", help="Explain one tensor or node.")] = None,
+    through_norms: ThroughNorms = False,
     as_json: Json = False,
 ) -> None:
     """Show what can be pruned, and for everything else why not."""
     with progress() as observe:
-        _, found = pipeline.prepare(model, observe)
+        _, found = pipeline.prepare(model, observe, through_norms=through_norms)
     if as_json:
         typer.echo(json.dumps(inspection.inspect_dict(found, why), indent=2))
     else:

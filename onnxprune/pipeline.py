@@ -50,6 +50,7 @@ class Options:
         time: Whether to time dense against pruned.
         overwrite: Whether an existing output may be replaced.
         strict: Whether groups that fail verification are an error, instead of being left whole.
+        through_norms: Whether channels may go that are normalised over, which makes the result approximate.
     """
 
     criterion: str = "l1"
@@ -60,6 +61,7 @@ class Options:
     time: bool = True
     overwrite: bool = False
     strict: bool = False
+    through_norms: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +107,7 @@ def prune(
     if target is None and not limits.layer_ratios:
         target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
@@ -164,17 +166,19 @@ def apply(
     """
     options = options or Options()
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     return carry_out(original, dependencies, chosen, Path(output), options, observe, receive)
 
 
-def prepare(source: Path | str, observe: Observer = silent) -> tuple[Model, Dependencies]:
+def prepare(
+    source: Path | str, observe: Observer = silent, *, through_norms: bool = False
+) -> tuple[Model, Dependencies]:
     """Load and trace a file."""
     observe("load", 0.0)
     original = load(source)
     observe("trace", 0.0)
-    return original, trace(normalise(original))
+    return original, trace(normalise(original), through_norms=through_norms)
 
 
 def step_for(options: Options, observe: Observer) -> int:

@@ -26,9 +26,9 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --no-bench "
-    "--overwrite --strict --json",
+    "--through-norms --overwrite --strict --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --strict",
-    "inspect": "IN.onnx --why NAME --json",
+    "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --json",
     "ops": "--markdown",
     "demo": "--output",

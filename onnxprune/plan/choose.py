@@ -306,6 +306,7 @@ def plan(
         **{k: v for k, v in asdict(target).items() if v is not None},
         **{k: v for k, v in asdict(limits).items() if v not in (None, ())},
         "criterion": scores.criterion,
+        **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)
 

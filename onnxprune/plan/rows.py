@@ -204,9 +204,9 @@ def whole(
         scores: Importance of each unit.
         share: How much of each unit should go; of a kind of rows goes the mean share of its units.
         held: Units that stay for certain, and their rows with them.
-        align: Widths that change become multiples of this: the number of rows is the nearest that allows it.
+        align: Widths that change become multiples of this; the number of rows is the nearest that constraints allow.
     """
-    most = max(rows.units.shape[0] for rows in sets) if align > 1 else 1
+    most = max(rows.units.shape[0] for rows in sets)
     for shift in sorted(range(-most + 1, most), key=lambda n: (abs(n), n)):
         gone, dead = np.zeros(share.size, dtype=bool), np.zeros(sets[0].dead.shape[1], dtype=bool)
         for rows in sets:
@@ -214,7 +214,7 @@ def whole(
             for row in ranked(rows, scores, held)[: max(0, min(number, rows.units.shape[0] - 1))]:
                 gone |= rows.units[row]
                 dead |= rows.dead[row]
-        if gone.any() and aligned(table, gone, align):
+        if gone.any() and aligned(table, gone, align) and possible(table, gone, dead):
             return whole_way(table, sets, gone, dead)
     return None
 
@@ -231,6 +231,14 @@ def aligned(table: Table, gone: Mask, align: int) -> bool:
     lost = table.widths[:, gone].sum(axis=1)
     left = table.widths.sum(axis=1) + table.fixed - lost
     return bool(((left % align == 0) | (lost == 0)).all())
+
+
+def possible(table: Table, gone: Mask, dead: Mask) -> bool:
+    """Whether every axis keeps an index, and no row but the dead ones is left without a member."""
+    if not (table.floors @ ~gone).all():
+        return False
+    empty = [parents[table.left(f, gone, dead) == 0] for f, parents in enumerate(table.parents)]
+    return all(bool((p >= 0).all() and dead[p].all()) for p in empty)
 
 
 def whole_way(table: Table, sets: Sequence[RowSet], gone: Mask, dead: Mask) -> Way:

@@ -138,7 +138,8 @@ class Report:
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON types only: `json.loads(json.dumps(d)) == d`."""
-        verified = {key: getattr(self.verified, key) for key in ("ok", "kind", "max_abs", "max_rel")}
+        keys = ("ok", "kind", "max_abs", "max_rel", "deviation", "through", "unproved")
+        verified = {key: value for key, value in self.verified.to_dict().items() if key in keys}
         held: dict[str, object] = {
             "schema": SCHEMA,
             "onnxprune": self.version,

@@ -62,6 +62,7 @@ class Inspection:
         frozen: Filter axes that must stay.
         unknown: Operators without a rule, which freeze what they touch -> their number of nodes.
         open_sizes: Whether an input leaves more open than its batch; costs count such sizes as 1.
+        through: The nodes that pruning would change because they mix channels -> operator; empty unless asked for.
     """
 
     model: str
@@ -74,11 +75,12 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
     open_sizes: bool
+    through: dict[str, str]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON types."""
+        """As JSON types; `through` only where there is any."""
         held = {"schema": SCHEMA, **asdict(self), "frozen": [f.to_dict() for f in self.frozen]}
-        return {key: plain(value) for key, value in held.items()}
+        return {key: plain(value) for key, value in held.items() if key != "through" or value}
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def inspection(dependencies: Dependencies) -> Inspection:
         frozen=frozen_axes(dependencies),
         unknown=dict(Counter(operator(n) for n in graph.node if find(n) is None).most_common()),
         open_sizes=any(d.dim_value < 1 for i in model.inputs for d in i.type.tensor_type.shape.dim[1:]),
+        through={n.name or n.output[0]: operator(n) for n in dependencies.approximate()},
     )
 
 

@@ -56,6 +56,8 @@ def findings(report: Report) -> Iterator[str]:
     yield f"- **Verified:** {escaped(words.verified(report.verified))}"
     for group, reason in report.isolated.items():
         yield f"- **Left whole:** {code(group)}: {escaped(reason)}"
+    for name, line in words.approximation(report.verified):
+        yield f"- **{name.capitalize()}:** {escaped(line)}"
     yield from latency(report.latency)
     if report.settings:
         yield f"- **Settings:** {escaped(words.settings(dict(report.settings)))}"

@@ -128,6 +128,18 @@ class Op:
         self.ties.tie(axis.ids, parent.ids[..., None])
         return Axis()
 
+    def mixes(self, axes: Axes, k: int, tensor: str, reason: str) -> Axis:
+        """Axis `k`, whose indices the operator mixes with each other.
+
+        Fixed, unless the trace goes through such operators: then it comes back as it is, and the node is noted, for
+        from fewer indices it computes something else. An axis that another's rows run over stays as it is.
+        """
+        ids = axes[k].ids
+        if ids is None or not self.records.through or any(k in axis.by for axis in axes):
+            return self.fix(axes, k, tensor, reason)
+        self.records.mixed.setdefault(self.node.output[0], []).append((k, ids))
+        return axes[k]
+
     def fix_rest(self, axes: Axes, free: Sequence[int], tensor: str, reason: str) -> None:
         """Fix every axis but the `free` ones, innermost first."""
         for k in reversed(range(len(axes))):
@@ -243,6 +255,10 @@ class Op:
         """Axes without the ones in `gone`, which must be of size 1 or reduced over."""
         for k in sorted(gone, reverse=True):
             self.fix(axes, k, self.name_in(i), f"{self.kind} removes this axis")
+        return self.without(axes, gone)
+
+    def without(self, axes: Axes, gone: Sequence[int]) -> Axes:
+        """The other axes, once those in `gone` were fixed or mixed."""
         axes = tuple(self.without_rows(axes, k, gone) for k in range(len(axes)))
         left = [k for k in range(len(axes)) if k not in gone]
         return self.permuted(axes, left)

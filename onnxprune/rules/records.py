@@ -50,7 +50,8 @@ class Records:
     """What rules note down beside ties: rows, sources and costs.
 
     `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
+    (see `zeros`). `through`: whether operators may mix an axis that shrinks; `mixed` notes those that do, by their
+    first output: the axis of the input and its ids.
     """
 
     rows: list[Rows] = field(default_factory=list)
@@ -58,3 +59,5 @@ class Records:
     products: list[Product] = field(default_factory=list)
     zero: dict[str, bool] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
+    through: bool = False
+    mixed: dict[str, list[tuple[int, Ids]]] = field(default_factory=dict)

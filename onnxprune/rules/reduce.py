@@ -24,10 +24,13 @@ def reduce(op: Op) -> Sequence[Axes]:
     if given is None or given == []:
         given = [] if op.attr("noop_with_empty_axes", 0) else list(range(len(x)))
     gone = [k % max(len(x), 1) for k in given]
-    if not op.attr("keepdims", 1):
-        return [op.dropped(x, gone, 0)]
+    dropped = not op.attr("keepdims", 1)
+    reason = f"{op.kind} removes this axis" if dropped else f"{op.kind} reduces over this axis"
+    hold = op.fix if op.kind in ("ArgMax", "ArgMin") else op.mixes  # positions are counted anew on a smaller axis
     for k in sorted(gone, reverse=True):
-        op.fix(x, k, op.name_in(0), f"{op.kind} reduces over this axis")
+        hold(x, k, op.name_in(0), reason)
+    if dropped:
+        return [op.without(x, gone)]
     left = tuple(op.without_rows(x, k, gone) for k in range(len(x)))
     return [tuple(Axis() if k in gone else left[k] for k in range(len(x)))]
 

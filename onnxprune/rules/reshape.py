@@ -58,17 +58,18 @@ def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis
     """Move the labels of one run of axes."""
     before, after = op.shape(0), op.out_shape()
     given = known_sizes(x, ins, before)
-    if given is None:
+    sizes = None if given is None else divided(math.prod(given), [after[k] for k in outs])
+    if given is None or sizes is None:
+        if (axis := innermost(op, x, ins, outs)) is not None:
+            out[outs[-1]] = axis
+            return
         for k in reversed(ins):
             op.fix(x, k, op.name_in(0), "merged with an axis of unknown size")
         return
     flat = op.merged(x, ins, given, op.name_in(0), dealt=len(outs) == 1)
     if flat is None:
         return
-    sizes = divided(flat.size, [after[k] for k in outs])
-    if sizes is None:
-        op.freeze_ids(flat, "reshaped into an axis of unknown size", op.name_in(0), ins[0])
-    elif len(outs) == 1:
+    if len(outs) == 1:
         out[outs[0]] = Axis(flat)
     elif outs:
         for k, axis in zip(outs, op.split(flat, sizes, outs[0]), strict=True):
@@ -101,6 +102,23 @@ def divided(total: int, dims: Sequence[Dim]) -> list[int] | None:
         return None
     lead = first if isinstance(first, int) else total // max(1, math.prod(rest))
     return [lead, *rest] if lead * math.prod(rest) == total else None
+
+
+def innermost(op: Op, x: Axes, ins: list[int], outs: list[int]) -> Axis | None:
+    """The last axis of a run of unknown size, where its old or its new size divides the other; None where neither does.
+
+    Whatever stands before it, index i of the shorter one is every index of the longer one that leaves the rest i.
+    """
+    if not ins or not outs or x[ins[-1]].ids is None:
+        return None
+    old, new = op.shape(0)[ins[-1]], op.out_shape()[outs[-1]]
+    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 2 or (old % new and new % old):
+        return None
+    last = op.plain(x, ins[-1]).ids
+    assert last is not None
+    for k in reversed(ins[:-1]):
+        op.fix(x, k, op.name_in(0), "merged with an axis of unknown size")
+    return Axis(op.collapse(last.reshape(-1, new)) if new < old else np.tile(last, new // old))
 
 
 def segments(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:

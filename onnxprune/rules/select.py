@@ -156,8 +156,9 @@ def gather(op: Op) -> Sequence[Axes]:
         op.fix(x, axis, op.name_in(0), "Gather's indices are computed while the model runs")
         return [replaced(op, tuple(op.without_rows(x, k, (axis,)) for k in range(len(x))), axis, rank)]
     at = index.astype(np.int64) % size
-    if rank == 1:
-        return [cut(op, x, axis, at)]
+    if rank == 1 or (rank and at.size == max(at.shape) > 1):  # a list, perhaps with axes of size 1 beside it
+        beside = [axis + d for d in range(rank) if d != int(np.argmax(at.shape))]
+        return [op.inserted(cut(op, x, axis, at.ravel()), beside)]
     op.fix(x, axis, op.name_in(0), "Gather takes single indices from this axis")
     if rank == 0:
         return [replaced(op, tuple(one_row(a, axis, int(at)) for a in x), axis, 0)]
@@ -185,5 +186,6 @@ def resize_gather(edit: Edit) -> None:
     axis, index = axes[edit.attr("axis", 0) % len(axes)], edit.value(1)
     if axis.ids is None or index is None or edit.kept(axis).all():
         return
-    dense = (index.astype(np.int64) % axis.ids.shape[-1]).tolist()
-    edit.set_input(1, np.array(edit.positions(axis, dense), dtype=index.dtype))
+    dense = (index.astype(np.int64).ravel() % axis.ids.shape[-1]).tolist()
+    at = np.array(edit.positions(axis, dense), dtype=index.dtype)
+    edit.set_input(1, at.reshape([-1 if d == int(np.argmax(index.shape)) else 1 for d in range(index.ndim)]))

@@ -6,10 +6,11 @@ Law: what `keep` leaves of a removal is what the rewriter writes; a whole row go
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from onnxprune.labels import Axes, Freeze, Ids
@@ -92,6 +93,8 @@ class Dependencies:
         sources: All sources.
         products: The contractions' costs.
         axes: Distinct unit arrays of all tensor axes, each of which must keep an index.
+        through_norms: Whether operators that mix an axis with itself were traced through.
+        mixed: Of those, the ones that mix channels which can go: first output -> ids of what is mixed.
     """
 
     model: Model
@@ -106,6 +109,8 @@ class Dependencies:
     sources: Sequence[Source]
     products: Sequence[Product]
     axes: Sequence[Ids]
+    through_norms: bool = False
+    mixed: Mapping[str, Sequence[Ids]] = field(default_factory=dict)
 
     def gone(self, removed: Ids) -> Mask:
         """Boolean per unit for a set of removed units: True = removed. Whole rows follow from their members.
@@ -134,6 +139,16 @@ class Dependencies:
         """Boolean array over ids for a set of removed unit numbers: True = kept."""
         kept: Mask = ~self.gone(removed)[self.unit]
         return kept
+
+    def approximate(self, keep: Mask | None = None) -> tuple[onnx.NodeProto, ...]:
+        """The nodes that compute something else once channels are gone, because they mix them with each other.
+
+        Args:
+            keep: Boolean array over ids; by default all that can lose a channel are given.
+        """
+        lost = self.unit >= 0 if keep is None else ~keep
+        changed = {name for name, parts in self.mixed.items() if any(lost[ids].any() for ids in parts)}
+        return tuple(node for node in self.model.proto.graph.node if node.output and node.output[0] in changed)
 
     def why(self, name: str) -> list[Freeze]:
         """The distinct reasons that hold some axis of a tensor, in order of axis."""

@@ -13,7 +13,7 @@ from onnxprune.model import Model, captured
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, find
 from onnxprune.rules.op import Records
-from onnxprune.rules.zeros import note_zeros
+from onnxprune.rules.zeros import note_mixed, note_zeros
 from onnxprune.sharing import untie
 from onnxprune.trace.dependencies import Dependencies
 from onnxprune.trace.units import Walked, collect
@@ -82,15 +82,18 @@ class Tracer:
             if rule is None or captured(node):
                 raise CannotTrace(f"no rule for operator {'.'.join(filter(None, (node.domain, node.op_type)))}")
             outputs = rule.trace(op)
+            note_mixed(op, outputs)
             for name, axes in zip(node.output, outputs, strict=False):
                 if (shape := self.model.shapes.get(name)) is not None and not fits(axes, shape):
                     raise ValueError(f"wrong labels for '{name}'")  # every later stage counts on them
         except CannotTrace as refusal:
+            self.records.mixed.pop(node.output[0] if node.output else "", None)
             self.give_up(op, str(refusal))
             return
         except Exception as error:
             if debugging():
                 raise
+            self.records.mixed.pop(node.output[0] if node.output else "", None)
             self.give_up(op, f"internal error in the rule for {node.op_type}: {described(error)}")
             return
         self.labels.update(zip(node.output, outputs, strict=False))
@@ -117,7 +120,7 @@ class Tracer:
                 self.ties.freeze(axis.ids, self.reason(reason, node, name, k))
 
 
-def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
+def trace(model: Model, *, free_groups: bool = False, through_norms: bool = False) -> Dependencies:
     """Trace a normalised model.
 
     Args:
@@ -125,9 +128,11 @@ def trace(model: Model, *, free_groups: bool = False) -> Dependencies:
         free_groups: Let the groups of every convolution lose different input channels. There is more to choose from
             then, but what such a weight lost cannot be told by one list of indices (see `Removal.per_block`). Without
             it, that is done only where the same positions in every group would leave nothing to choose.
+        through_norms: Let channels go that are normalised, or summed, over. What such a node computes from fewer
+            channels is not what it computed: the pruned model is an approximation (see `Dependencies.approximate`).
     """
     model = untie(model if model.shapes else normalise(model))
-    tracer = Tracer(model)
+    tracer = Tracer(model, records=Records(through=through_norms))
     for node in model.proto.graph.node:
         tracer.visit(node)
     for info in model.proto.graph.output:

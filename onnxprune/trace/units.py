@@ -65,6 +65,8 @@ def collect(walked: Walked, *, free_groups: bool = False) -> Dependencies:
         sources=sources,
         products=walked.records.products,
         axes=distinct_axes(walked.labels, unit),
+        through_norms=walked.records.through,
+        mixed={name: [ids for _, ids in found] for name, found in walked.records.mixed.items()},
     )
 
 

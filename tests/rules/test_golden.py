@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).with_name("golden")
 
 
 def render(case: Case) -> str:
-    dependencies = trace(case.model())
+    dependencies = trace(case.model(), through_norms=case.through)
     parts = [map(group_text, dependencies.groups), labels_text(dependencies), reasons_text(dependencies)]
     return " | ".join([case.name, *("; ".join(part) for part in parts)]).rstrip(" |")
 

@@ -1,6 +1,7 @@
 """The laws every operator's rule keeps, on every case and several random plans.
 
-1. Commute: the pruned model holds, in every tensor, the kept indices of what the masked model holds.
+1. Commute: the pruned model holds, in every tensor, the kept indices of what the masked model holds. Where a node mixes
+   an axis that shrinks with itself, that is the masked model in which it sees only what stays (`reference`).
 2. Non-interference: whatever stands in the removed indices, the kept ones do not change. Read off the labels alone,
    node by node and on the whole graph, so that a fault shared by masking and slicing shows.
 3. Conservation: an output's ids come from its node's inputs, or are new; there is one for each index.
@@ -33,8 +34,10 @@ from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array, Model
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
+from onnxprune.reference import restricted
 from onnxprune.rewrite import masked, removal, rewrite
 from onnxprune.rules import RULES
+from onnxprune.rules.op import Records
 from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
@@ -60,6 +63,16 @@ class Add(OpRun):
         return (a + b.reshape(b.shape + (1,) * (a.ndim - axis - b.ndim)) if broadcast else a + b,)
 
 
+class MeanVarianceNormalization(OpRun):
+    """The operator as its function body has it; that body's constants are float32, and nothing is cast to meet them."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, axes: tuple[int, ...] = (0, 2, 3)) -> tuple[Array]:
+        over = tuple(axes)
+        return ((x - x.mean(over, keepdims=True)) / (x.std(over, keepdims=True) + 1e-9),)
+
+
 def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
     """Every tensor of a model."""
     names = [o for node in model.proto.graph.node for o in node.output if o]
@@ -67,9 +80,8 @@ def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
         return dict(feeds) | dict(model.weights) | capture(model, feeds, names)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # removed indices may hold anything, logarithms of negative numbers included
-        found = ReferenceEvaluator(model.full(), new_ops=[Add] if case.opset < 7 else None).run(
-            None, dict(feeds), intermediate=True
-        )
+        new = [MeanVarianceNormalization, *([Add] if case.opset < 7 else [])]
+        found = ReferenceEvaluator(model.full(), new_ops=new).run(None, dict(feeds), intermediate=True)
     assert isinstance(found, dict)
     return {name: np.asarray(value) for name, value in found.items() if name}
 
@@ -180,7 +192,7 @@ class Subject:
 
 def study(case: Case) -> Subject:
     """Trace a case and prune it several times."""
-    dependencies, feeds = trace(case.model()), case.feeds()
+    dependencies, feeds = trace(case.model(), through_norms=case.through), case.feeds()
     model = dependencies.model
     values = evaluate(case, model, feeds) | dict(model.weights) | feeds
     chosen = [(removed, rewrite(dependencies, removed)) for removed in removals(dependencies, case.name)]
@@ -213,7 +225,7 @@ def commute(subject: Subject) -> None:
     for removed, pruned in subject.removals:
         keep = dependencies.keep(removed)
         small = evaluate(case, pruned, subject.feeds)
-        large = evaluate(case, masked(dependencies, removed), subject.feeds)
+        large = evaluate(case, restricted(dependencies, keep, masked(dependencies, removed)), subject.feeds)
         for name in [o for node in subject.nodes for o in node.output if o in small]:
             mask = kept(dependencies.labels.get(name), large[name].shape, keep)
             assert mask.sum() == small[name].size, f"{name}: {mask.sum()} entries stay, {small[name].shape} are there"
@@ -286,7 +298,8 @@ def interference_free(subject: Subject) -> None:
     case, dependencies, values = subject.case, subject.dependencies, subject.values
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
-        for node in subject.nodes:
+        mixing = {node.output[0] for node in dependencies.approximate(keep)}  # on the whole graph they are looked at
+        for node in [n for n in subject.nodes if n.output[0] not in mixing]:
             if all(kept(dependencies.labels.get(n), values[n].shape, keep).all() for n in node.input if n):
                 continue
             one, two = (
@@ -305,7 +318,8 @@ def cut_off(subject: Subject) -> None:
         return  # such a product has no weights to zero; node by node it is tested all the same
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
-        one, two = (evaluate(subject.case, randomised(dependencies, keep, s), subject.feeds) for s in (1, 2))
+        noisy = [restricted(dependencies, keep, randomised(dependencies, keep, seed)) for seed in (1, 2)]
+        one, two = (evaluate(subject.case, model, subject.feeds) for model in noisy)
         for info in dependencies.model.proto.graph.output:
             close(subject.case, one[info.name], two[info.name], info.name)
 
@@ -337,7 +351,7 @@ def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
 
 
 def conserved(subject: Subject) -> None:
-    tracer = Tracer(subject.dependencies.model)
+    tracer = Tracer(subject.dependencies.model, records=Records(through=subject.case.through))
     for node in subject.nodes:
         opened = tracer.ties.count
         tracer.visit(node)

@@ -20,6 +20,8 @@ from tests.rules.cases import CASES
 from tests.rules.test_laws import LAWS, Law, study
 
 Patch = pytest.MonkeyPatch
+reference = importlib.import_module("onnxprune.reference")
+tracer = importlib.import_module("onnxprune.trace.tracer")
 rewrite = importlib.import_module("onnxprune.rewrite")  # the package exports a function of that name
 
 
@@ -289,6 +291,25 @@ def takes_the_neighbours(patch: Patch) -> None:
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
     patch.setattr(rewrite, "zero_points", lambda model: {})
+
+
+# --- traced through ---------------------------------------------------------------------------------------------------
+
+
+@mutant("through-LayerNormalization", "through-unit-length", "through-GroupNormalization-by-reshape")
+def mixing_not_noted(patch: Patch) -> None:
+    patch.setattr(op.Op, "mixes", lambda o, axes, k, tensor, reason: axes[k])
+
+
+@mutant("through-centred-queries")
+def a_mean_taken_for_zero(patch: Patch) -> None:
+    patch.setattr(tracer, "note_mixed", lambda o, outputs: None)
+
+
+@mutant("through-unscaled-queries", "through-GroupNormalization-by-reshape")
+def rows_laid_back_in_another_order(patch: Patch) -> None:
+    returns = reference.Cut.returns.fget
+    patch.setattr(reference.Cut, "returns", property(lambda cut: returns(cut)[::-1].copy()))
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------

@@ -198,6 +198,27 @@ chain(
     s=[0, -1, 4, 4],
     v=(5, 4, 1, 1),
 )
+_HEADS = "s = Shape(a) n = Gather(s, i) p = Mul(n, h) m = Unsqueeze(p, j) t = Concat <axis=0> (r, m, q) "
+case(
+    "Reshape-heads-into-the-batch",
+    "x[4,N,7] -> y[4,M,5]",
+    f"a = MatMul(x, w) {_HEADS} b = Reshape(a, t) c = MatMul(b, v) y = Reshape(c, o)",
+    w=(7, 12), v=(4, 5), i=np.array(1), h=np.array(3), j=[0], r=[4], q=[4], o=[4, -1, 5],
+)  # fmt: skip
+case(
+    "Reshape-heads-out-of-the-batch",
+    "x[4,N,7] -> y[4,N,5]",
+    f"a = MatMul(x, w) {_HEADS} b = Reshape(a, t) c = Relu(b) d = Reshape(c, o) y = MatMul(d, v)",
+    w=(7, 12), v=(12, 5), i=np.array(1), h=np.array(3), j=[0], r=[4], q=[4], o=[4, -1, 12],
+)  # fmt: skip
+chain("Gather-column", "c = Gather <axis=1> (a, i) b = Squeeze(c, k)", i=[[[5], [0], [3]]], k=[1, 3], v=(5, 3, 1, 1))
+case(
+    "Gather-strided-view",
+    "x[1,3,4,4] -> y[1,5]",
+    "a = Conv(x, w) b = ReduceMean <axes=[2, 3]> (a) c = Reshape(b, s) d = Gather <axis=0> (c, i) e = Reshape(d, t) "
+    "y = MatMul(e, v)",
+    w=(6, 3, 1, 1), v=(6, 5), s=[-1], i=np.arange(6).reshape(1, 6, 1, 1), t=[1, 6],
+)  # fmt: skip
 chain("Gather-spatial", "b = Gather <axis=3> (a, i)", i=[3, 1], out="4,2")
 case(
     "Gather-embedding",

@@ -30,6 +30,12 @@ chain("LayerNormalization-spatial", "b = LayerNormalization <axis=2> (a, s, t)",
 dense("RMSNormalization", "r = Relu(a) c = MatMul(r, u) b = RMSNormalization(c, s)", u=(6, 6), s=(6,), opset=23, ir=10)
 chain("LpNormalization", "c = Conv(a, u) b = LpNormalization <axis=1> (c)", u=(6, 6, 1, 1))
 chain("LpNormalization-spatial", "b = LpNormalization <axis=3> (a)")
+chain("MeanVarianceNormalization", "b = MeanVarianceNormalization(a)")
+chain(
+    "MeanVarianceNormalization-channels",
+    "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)",
+    u=(6, 6, 1, 1),
+)
 chain(
     "GroupNormalization",
     "c = Conv(a, u) b = GroupNormalization <num_groups=2> (c, s, t)",
