@@ -232,7 +232,7 @@ def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto
         if correct is None:
             nodes.append(node)
             continue
-        facts = (dependencies.labels.get, model.shapes.get, model.values.get)
+        facts = (dependencies.labels.get, model.shapes.get, model.known)
         edit = Edit(node, keep, *facts, weights, fresh, version(model, node))
         if any(edit.changed(name) for name in (*node.input, *node.output)):
             correct(edit)

@@ -40,8 +40,8 @@ def fused_conv(op: Op) -> Sequence[Axes]:
     return [out]
 
 
-def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
-    """Conv and ConvTranspose, which differ in where the weight keeps its input and output channels."""
+def convolve(op: Op, out_axis: int, in_axis: int, bias: int = 2) -> Sequence[Axes]:
+    """Convolutions, which differ in where the weight keeps its channels and which input is the bias."""
     groups = op.attr("group", 1)
     x, shape = op.input(0), op.out_shape()
     op.fix_rest(x, (0, 1), op.name_in(0), f"{op.kind} slides over this axis")
@@ -58,8 +58,8 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
     op.source(out)
     if op.kind == "ConvInteger":
         out = per_index(op, out, 3)
-    elif op.has(2):
-        out = op.join(out, op.plain(op.input(2), 0))
+    elif op.has(bias):
+        out = op.join(out, op.plain(op.input(bias), 0))
     return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
 
@@ -119,7 +119,7 @@ def couple(op: Op, into: Ids, out: Ids) -> None:
 
 
 @resize("FusedConv", domain="com.microsoft")
-@resize("Conv", "ConvTranspose", "ConvInteger")
+@resize("Conv", "ConvTranspose", "ConvInteger", "DeformConv")
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))

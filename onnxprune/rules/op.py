@@ -128,8 +128,8 @@ class Op:
         return shape
 
     def value(self, i: int) -> Array | None:
-        """The known or half-known value of a small input, or None."""
-        return self.model.values.get(self.node.input[i]) if self.has(i) else None
+        """The known or half-known value of an input, or None."""
+        return self.model.known(self.node.input[i]) if self.has(i) else None
 
     def exact(self, i: int, what: str) -> list[int]:
         """The fully known integers of input `i`.
@@ -332,6 +332,9 @@ class Op:
         for k in live:
             if k != leaf and k not in axis.by:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
+        if axis.by and live == [leaf] and not set(axis.by) & set(members):
+            self.fix(axes, leaf, tensor, f"{self.kind} merges it with another axis")
+            return None
         ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
         if axis.by and not (ordered and set(axis.by) <= set(members)):
             for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from onnxprune.model import Shape
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import resize, rule
+
+MANY = 2**20  # rows over every pixel of an image are not worth their memory: tied, they keep the same positions
 
 
 @rule("Reshape", "Flatten")
@@ -43,6 +46,8 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
         return op.plain(x, k)
     ids = np.transpose(axis.ids, [*np.argsort(axis.by), axis.ids.ndim - 1])
     ids = np.expand_dims(ids, [d for d, m in enumerate(members) if m not in axis.by])
+    if math.prod(new) * ids.shape[-1] > MANY:
+        return op.plain(x, k)
     full = np.broadcast_to(ids, (*old, ids.shape[-1])).reshape(*new, ids.shape[-1])
     moving = [d for d in varies(full) if d < len(homes)]
     core = full[tuple(slice(None) if d in moving else 0 for d in range(len(homes)))]

@@ -3,8 +3,8 @@
     axes("BatchNormalization", "n c ..., c, c, c, c -> n c ...")
 
 Inputs and outputs are separated by commas, axes by spaces. The same letter in several places ties those axes. `...`
-stands for any number of axes that pass one by one, `*` for any number that the operator mixes, so they keep their size.
-Trailing inputs and outputs may be absent.
+stands for any number of axes that pass one by one, `*` for any number that the operator mixes, so they keep their size,
+`_` for one such axis. Trailing inputs and outputs may be absent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnxprune.rules.registry import RULES, Rule
 
 Key = tuple[str, int]
 Bound = dict[Key, Axis]
-SPANNING = ("...", "*")
+SPANNING, MIXED = ("...", "*"), ("*", "_")
 
 
 def axes(name: str, signature: str, *, family: str, domain: str = "") -> None:
@@ -55,10 +55,10 @@ def read(op: Op, i: int, letters: Sequence[str], bound: Bound) -> None:
     x = op.input(i)
     keys = list(spell(letters, len(x)))
     for (letter, _), k in reversed(keys):
-        if letter == "*":
+        if letter in MIXED:
             op.fix(x, k, op.name_in(i), f"{op.kind} mixes this axis with itself")
     for key, k in keys:
-        if key[0] != "*":
+        if key[0] not in MIXED:
             axis = op.plain(x, k)
             bound[key] = op.join(bound[key], axis) if key in bound else axis
 

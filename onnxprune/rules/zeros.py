@@ -20,8 +20,8 @@ KEEPS = frozenset(
     PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
     Softsign Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
 )
-ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"})
+ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "DeformConv", "FusedConv", "Gemm", "MatMul"})
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:

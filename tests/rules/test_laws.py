@@ -42,7 +42,15 @@ from tests.rules.cases import CASES, Case
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
 # Which operand and which of its axes a contraction sums over.
-CONTRACTED = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2}
+CONTRACTED = {
+    "Conv": 1,
+    "FusedConv": 1,
+    "ConvInteger": 1,
+    "ConvTranspose": 0,
+    "DeformConv": 1,
+    "MatMul": -2,
+    "MatMulInteger": -2,
+}
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -118,7 +126,8 @@ def random_like(array: Array, rng: np.random.Generator) -> Array:
     """Random numbers of an array's type."""
     if array.dtype.kind == "f":
         return (3 * rng.normal(size=array.shape)).astype(array.dtype)
-    return rng.integers(0, 2 if array.dtype.kind == "b" else 100, array.shape).astype(array.dtype)
+    high = max(2, int(array.max(initial=0)) + 1)  # integers may be indices, so they stay in the range seen
+    return rng.integers(0, 2 if array.dtype.kind == "b" else high, array.shape).astype(array.dtype)
 
 
 def zero_points(model: Model) -> dict[str, Array]:

@@ -59,3 +59,22 @@ case(
 )  # fmt: skip
 chain("CumSum", "b = CumSum(a, k)", k=np.array(2))
 chain("CumSum-channels", "c = Conv(a, u) b = CumSum(c, k)", u=(6, 6, 1, 1), k=np.array(1))
+chain("MeanVarianceNormalization", "b = MeanVarianceNormalization(a)")
+chain("MeanVarianceNormalization-positions", "b = MeanVarianceNormalization <axes=[2, 3]> (a)", opset=9)
+chain(
+    "MeanVarianceNormalization-channels", "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)", u=(6, 6, 1, 1)
+)
+chain(
+    "BatchNormalization-training",
+    "b, p, r = BatchNormalization <training_mode=1> (a, s, t, m, q)",
+    opset=15,
+    **NORM,
+)
+LABELS = np.arange(32).reshape(2, 4, 4) % 6
+for _op in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
+    case(
+        _op,
+        "x[2,3,4,4] -> y[2,5,4,4]",
+        f"a = Conv(x, w) c = Conv(a, u) e = {_op} (c, l) b = Mul(a, e) y = Conv(b, v)",
+        w=(6, 3, 1, 1), u=(6, 6, 1, 1), v=(5, 6, 1, 1), l=LABELS,
+    )  # fmt: skip
