@@ -7,6 +7,7 @@ those, and the report can name the initializer of the file.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
+from onnxprune.names import namer
+from onnxprune.sequences import Sequences
 from onnxprune.shapes import Inference, attribute, shape_of
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
@@ -99,7 +102,7 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
     inference, kept = Inference(model), []
     graph = model.proto.graph
     outputs = {o.name for o in graph.output}
-    for node in graph.node:
+    for node in written_out(graph, weights, inference):
         inference.visit(node)
         name = node.output[0] if node.output else ""
         value = None if name in outputs or len(node.output) != 1 else constant_value(node, inference)
@@ -110,6 +113,22 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
         graph.initializer.append(bare(name, value))
     replace_nodes(graph, kept)
     return inference
+
+
+def written_out(graph: onnx.GraphProto, weights: dict[str, Array], inference: Inference) -> Iterator[onnx.NodeProto]:
+    """The nodes in order, known sequences written out; each must be visited by `inference` before the next is asked."""
+    fresh = namer(graph)
+
+    def constant(base: str, value: Array) -> str:
+        name = fresh(base)
+        weights[name] = value
+        graph.initializer.append(bare(name, value))
+        inference.add_weight(graph.initializer[-1], value)
+        return name
+
+    sequences = Sequences(inference, fresh, constant)
+    for node in list(graph.node):
+        yield from sequences.unroll(node)
 
 
 def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -17,7 +16,8 @@ from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
 from onnxprune.labels import Axes, Axis
-from onnxprune.model import Array, Model, Shape, bare, captured
+from onnxprune.model import Array, Model, Shape, bare
+from onnxprune.names import namer
 from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
@@ -238,19 +238,6 @@ def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto
             correct(edit)
         nodes += [*edit.before, node, *edit.after]
     replace_nodes(proto.graph, nodes)
-
-
-def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
-    """A function that makes names unique in a graph: pruned files may be pruned again."""
-    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
-    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
-
-    def fresh(base: str) -> str:
-        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
-        taken.add(name)
-        return name
-
-    return fresh
 
 
 def version(model: Model, node: onnx.NodeProto) -> int:

@@ -79,7 +79,7 @@ def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
             None, dict(feeds), intermediate=True
         )
     assert isinstance(found, dict)
-    return {name: np.asarray(value) for name, value in found.items() if name}
+    return {name: np.asarray(v) for name, v in found.items() if name and not isinstance(v, list)}  # no sequences
 
 
 def alone(
@@ -340,7 +340,7 @@ def conserved(subject: Subject) -> None:
         tracer.visit(node)
         given = [tracer.labels.get(n) or () for n in node.input if n]
         known = np.unique(np.concatenate([np.zeros(0, np.int64), *(ids_of(a) for axes in given for a in axes)]))
-        for name in filter(None, node.output):
+        for name in filter(subject.values.__contains__, node.output):
             axes = tracer.labels.get(name)
             for k, axis in enumerate(axes or ()):
                 ids = ids_of(axis)

@@ -11,7 +11,7 @@ PREPARE = {  # what brings the values into the operator's domain
     **dict.fromkeys(("Acos", "Asin", "Atanh", "Log", "Sqrt", "Reciprocal"), "s = Sigmoid(a) b = {}(s)"),
     "Acosh": "e = Abs(a) s = Exp(e) b = Acosh(s)",
     "BitwiseNot": "s = Cast <to=7> (a) t = BitwiseNot(s) b = Cast <to=FLOAT> (t)",
-    "BitCast": "s = BitCast <to=7> (a) b = BitCast <to=FLOAT> (s)",
+    "BitCast": "r = Round(a) p = Abs(r) s = BitCast <to=7> (p) b = BitCast <to=FLOAT> (s)",
     "Not": "r = Relu(a) s = Cast <to=9> (r) t = Not(s) b = Cast <to=FLOAT> (t)",
     "Cast": "s = Cast <to=6> (a) b = Cast <to=FLOAT> (s)",
     "IsInf": "r = Relu(a) l = Log(r) s = IsInf(l) b = Cast <to=FLOAT> (s)",

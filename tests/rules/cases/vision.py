@@ -21,8 +21,9 @@ chain(
 )  # fmt: skip
 chain(
     "NonMaxSuppression",
-    "c = NonMaxSuppression(r, s, k) f = Cast <to=FLOAT> (c) m = ReduceMax(f) b = Mul(a, m)",
-    r=BOXES.astype(np.float32)[None], s=np.array([[[0.9, 0.8]]], np.float32), k=np.array([2]), lacks="",
+    "c = NonMaxSuppression(r, s, k) f = Cast <to=FLOAT> (c) m = ReduceSum(f) n = Add(m, one) b = Mul(a, n)",
+    r=BOXES.astype(np.float32)[None], s=np.array([[[0.9, 0.8]]], np.float32), k=np.array([2]), one=1.0,
+    lacks="its NonMaxSuppression wants a score threshold",
 )  # fmt: skip
 chain(
     "MaxUnpool",
