@@ -60,8 +60,14 @@ case(
 chain("CumSum", "b = CumSum(a, k)", k=np.array(2))
 chain("CumSum-channels", "c = Conv(a, u) b = CumSum(c, k)", u=(6, 6, 1, 1), k=np.array(1))
 MVN = "its function body adds a float32 constant"
-chain("MeanVarianceNormalization", "b = MeanVarianceNormalization(a)", lacks=MVN)
-chain("MeanVarianceNormalization-positions", "b = MeanVarianceNormalization <axes=[2, 3]> (a)", opset=9, lacks=MVN)
+chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization(c)", p=(4, 4), lacks=MVN)
+chain(
+    "MeanVarianceNormalization-positions",
+    "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)",
+    p=(4, 4),
+    opset=9,
+    lacks=MVN,
+)
 chain(
     "MeanVarianceNormalization-channels",
     "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)",

@@ -32,7 +32,7 @@ case(
 case(
     "STFT",
     "x[2,7] -> y[2,5]",
-    "a = MatMul(x, w) c = MatMul(a, u) d = Unsqueeze(c, k) f = STFT <onesided=1> (d, s, h) m = ReduceMax(f) b = Mul(a, m) "
-    "y = MatMul(b, v)",
+    "a = MatMul(x, w) c = MatMul(a, u) d = Unsqueeze(c, k) f = STFT <onesided=1> (d, s, h) m = ReduceMax(f) "
+    "b = Mul(a, m) y = MatMul(b, v)",
     w=(7, 6), u=(6, 16), v=(6, 5), k=[2], s=np.array(4), h=np.ones(8),
 )  # fmt: skip
