@@ -154,5 +154,5 @@ def test_every_element_type(kind: str, build: Callable[[int], Body], tmp_path: P
 @pytest.mark.parametrize("kind", ["double", "bfloat16"])
 def test_a_type_without_kernels_is_named_as_the_cause(kind: str, tmp_path: Path) -> None:
     """onnxruntime has no convolution in these types on the processor."""
-    with pytest.raises(OnnxpruneError, match="Conv.*no kernel for this operator in the model's element type"):
+    with pytest.raises(OnnxpruneError, match=r"Conv.*no kernel for this operator in the model's element type"):
         pruned_share(model(network(22), 22, kind), tmp_path)

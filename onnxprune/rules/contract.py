@@ -25,6 +25,18 @@ def conv(op: Op) -> Sequence[Axes]:
     return convolve(op, out_axis=0, in_axis=1)
 
 
+@rule("CausalConvWithState")
+def causal_conv(op: Op) -> Sequence[Axes]:
+    """n c l, c 1 k, c, n c s -> n c l, n c s: a depthwise convolution over time that hands on its last inputs."""
+    for i, free in enumerate(((0, 1), (0,), (0,), (0, 1))):
+        if op.has(i):
+            op.fix_rest(op.input(i), free, op.name_in(i), "CausalConvWithState slides over this axis")
+    batch, channels = op.plain(op.input(0), 0), op.plain(op.input(0), 1)
+    for i, k in ((1, 0), (2, 0), (3, 1)):
+        channels = op.join(channels, op.plain(op.input(i), k)) if op.has(i) else channels
+    return [(batch, channels, Axis())] * op.outputs
+
+
 @rule("ConvTranspose")
 def conv_transpose(op: Op) -> Sequence[Axes]:
     """n c ..., c o/g ..., o -> n o ...: as Conv, with the weight's first two axes exchanged."""

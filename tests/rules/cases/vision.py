@@ -47,6 +47,11 @@ chain(
     "o = Conv(x, p) b = DeformConv <group=2, offset_group=2> (a, u, o)",
     w=(8, 3, 1, 1), u=(6, 4, 1, 1), p=(4, 3, 1, 1), opset=19,
 )  # fmt: skip
+chain(
+    "DeformConv-offset-groups",
+    "o = Conv(x, p) b = DeformConv <offset_group=2> (a, u, o)",
+    w=(8, 3, 1, 1), u=(6, 8, 1, 1), p=(4, 3, 1, 1), opset=19,
+)  # fmt: skip
 chain("CenterCropPad", "b = CenterCropPad <axes=[2, 3]> (a, s)", s=[2, 6], out="2,6", opset=18)
 chain("CenterCropPad-sizes", "b = CenterCropPad <axes=[1, -1]> (a, s)", s=[6, 2], out="4,2", opset=18)
 chain(
