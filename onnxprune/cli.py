@@ -54,6 +54,14 @@ Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matc
 LayerRatio = Annotated[
     list[str] | None, typer.Option(metavar="GLOB=R", help="Remove this share of matching layers, whatever the target.")
 ]
+Rows = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|equal|whole",
+        help="Grouped convolutions and attention heads lose equal numbers from each, or whole ones. "
+        "auto: whole convolution groups where widths are aligned, equal numbers elsewhere.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(metavar="X.npz", help="Samples to verify and time on, by input. The default is random ones."),
@@ -95,6 +103,7 @@ def prune(
     max_ratio: MaxRatio = None,
     skip: Skip = None,
     layer_ratio: LayerRatio = None,
+    rows: Rows = "auto",
     data: Data = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -107,7 +116,7 @@ def prune(
     """Prune a model, verify the result, and time it against the original."""
     layers = parse_layers(layer_ratio or [])
     target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
     check_side_files([model, output, data], [plan_out, report])
     options = pipeline.Options(criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
     with progress() as observe:

@@ -31,11 +31,13 @@ class Rows:
         ids: Shape (rows, width).
         parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
         node: The node that made the rectangle.
+        same: Rows keep the same positions, too.
     """
 
     ids: Ids
     parents: Ids | None
     node: str
+    same: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +200,9 @@ class Op:
         """Tie two axes of equal size that are combined element by element."""
         if a.ids is None or b.ids is None:
             return self.join_frozen(a, b)
+        over = [axis for axis in a.by if axis in b.by]
+        a, b = self.rows_over(a, over), self.rows_over(b, over)
+        assert a.ids is not None and b.ids is not None
         if a.by == b.by and a.ids.shape == b.ids.shape:
             self.ties.tie(a.ids, b.ids)
             return a
@@ -207,6 +212,15 @@ class Op:
             raise CannotTrace(f"{self.kind} combines axes of sizes {a.ids.size} and {b.ids.size}")
         self.ties.tie(a.ids, b.ids)
         return a
+
+    def rows_over(self, axis: Axis, over: Sequence[int]) -> Axis:
+        """An axis in rows over some axes only: along the others, rows are tied position by position."""
+        ids = axis.ids
+        for depth in reversed(range(len(axis.by))):
+            if ids is not None and axis.by[depth] not in over:
+                self.ties.tie(ids, np.take(ids, [0], axis=depth))
+                ids = np.take(ids, 0, axis=depth)
+        return Axis(ids, tuple(b for b in axis.by if b in over), axis.cause)
 
     def join_frozen(self, a: Axis, b: Axis) -> Axis:
         """Freeze the live one of two axes because the other is frozen."""
@@ -222,11 +236,17 @@ class Op:
         """Labels for an axis along which a tensor repeats one value: fresh where the size is known."""
         return Axis(self.ties.fresh(size)) if isinstance(size, int) and size > 1 else Axis()
 
-    def rows(self, ids: Ids, parents: Ids | None = None) -> None:
-        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers."""
+    def rows(self, ids: Ids, parents: Ids | None = None, *, same: bool = False) -> None:
+        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers.
+
+        Args:
+            ids: Shape (..., width).
+            parents: Ids that stand for whole rows, shape (...): a row may then also go whole, with its parent.
+            same: Prefer that all rows keep the same positions, so that one list tells what they lost.
+        """
         if ids.ndim > 1 and ids.shape[-1] >= 1:
             wide = ids.reshape(-1, ids.shape[-1])
-            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name))
+            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name, same))
 
     def source(self, axis: Axis) -> Axis:
         """Note that this weight axis produces channels: filters are ranked along it."""
@@ -280,14 +300,7 @@ class Op:
     def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
         """Axis `k` no longer in rows over axes that disappear: those rows are tied position by position."""
         axis = axes[k]
-        lost = [depth for depth, b in enumerate(axis.by) if b in gone]
-        if axis.ids is None or not lost:
-            return axis
-        ids = axis.ids
-        for depth in reversed(lost):
-            self.ties.tie(ids, np.take(ids, [0], axis=depth))
-            ids = np.take(ids, 0, axis=depth)
-        return Axis(ids, tuple(b for b in axis.by if b not in gone))
+        return self.rows_over(axis, [b for b in axis.by if b not in gone]) if set(axis.by) & set(gone) else axis
 
     def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
         """Axes with fixed size-1 axes inserted at the output positions `at`."""
@@ -314,20 +327,25 @@ class Op:
             return Axis(np.take(axis.ids, index, axis=axis.by.index(k)), axis.by)
         return axis
 
-    def merged(self, axes: Axes, members: Sequence[int], shape: Shape, tensor: str) -> Ids | None:
+    def merged(
+        self, axes: Axes, members: Sequence[int], sizes: Sequence[int], tensor: str, *, dealt: bool = False
+    ) -> Ids | None:
         """The ids of several neighbouring axes flattened into one; None when all are frozen.
 
         Two axes that could shrink independently would leave a pattern no single axis can lose, so all but one freeze.
+
+        Args:
+            axes: Labels of the tensor.
+            members: The axes, in order.
+            sizes: Their sizes; for an axis of unknown size, over how many indices its labels repeat.
+            tensor: The tensor's name.
+            dealt: Whether the node can deal out again what rows of other axes than the leading ones keep, as a channel
+                shuffle does: each row may then keep positions of its own.
         """
         live = [k for k in members if axes[k].ids is not None]
         if not live:
             return None
-        sizes = [shape[k] for k in members]
-        if not all(isinstance(s, int) for s in sizes):
-            for k in live:
-                self.fix(axes, k, tensor, "merged with an axis of unknown size")
-            return None
-        leaf = max(live, key=lambda k: (len(axes[k].by), -k))
+        leaf = leaf_of(axes, live)
         axis = axes[leaf]
         for k in live:
             if k != leaf and k not in axis.by:
@@ -335,13 +353,13 @@ class Op:
         if axis.by and live == [leaf] and not set(axis.by) & set(members):
             self.fix(axes, leaf, tensor, f"{self.kind} merges it with another axis")
             return None
-        ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
-        if axis.by and not (ordered and set(axis.by) <= set(members)):
-            for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone
+        if axis.by and not (in_order(axis, leaf) and set(axis.by) <= set(members)):
+            for b in axis.by:  # interleaved: no row may go alone
                 if axes[b].ids is not None:
                     self.freeze_ids(cast(Ids, axes[b].ids), f"{self.kind} interleaves it", tensor, b)
-            axis = self.plain(axes, leaf)
-        return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
+            if not (dealt and set(axis.by) <= set(members)):
+                axis = self.plain(axes, leaf)  # and rows must keep the same positions
+        return spread(axis, leaf, members, sizes).ravel()
 
     def row_ids(self, ids: Ids, depth: int) -> Ids:
         """Fresh ids for the rows of an array: one for each index of its first `depth` dimensions, equal for equal rows.
@@ -378,3 +396,13 @@ class Op:
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)
         return out
+
+
+def leaf_of(axes: Axes, live: Sequence[int]) -> int:
+    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
+    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
+
+
+def in_order(axis: Axis, own: int) -> bool:
+    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
+    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

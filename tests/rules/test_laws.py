@@ -107,7 +107,8 @@ def wide(axes: Axes, k: int, shape: tuple[int, ...]) -> Ids:
     ids = axes[k].ids
     assert ids is not None
     for t, b in enumerate(axes[k].by):
-        ids = np.repeat(ids, shape[b] // ids.shape[t], axis=t)
+        times = shape[b] // ids.shape[t]  # the axis falls into blocks; where its size is open, rows repeat along it
+        ids = np.concatenate([ids] * times, axis=t) if axes[b].ids is None else np.repeat(ids, times, axis=t)
     order = [*axes[k].by, k]
     ids = np.transpose(ids, np.argsort(order))
     return ids.reshape([shape[d] if d in order else 1 for d in range(len(shape))])
@@ -120,6 +121,14 @@ def kept(axes: Axes | None, shape: tuple[int, ...], keep: Mask, only: int | None
         if axes is not None and axes[k].ids is not None and only in (None, k):
             mask &= keep[wide(axes, k, shape)]
     return mask
+
+
+def rows_first(axes: Axes, rank: int) -> list[int]:
+    """Tensor axes in an order in which no axis stands before those that its rows run over."""
+    order: list[int] = []
+    while len(order) < rank:
+        order.append(next(k for k in range(rank) if k not in order and (not axes or set(axes[k].by) <= set(order))))
+    return order
 
 
 def random_like(array: Array, rng: np.random.Generator) -> Array:
@@ -194,9 +203,9 @@ def removals(dependencies: Dependencies, name: str) -> Iterator[Ids]:
     """Units chosen by random scores: so much of every group, all but one, and of each group another share."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     varied = tuple((group.name, (0.2 + 0.3 * i) % 1) for i, group in enumerate(dependencies.groups))
-    for aim, limits in [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)] + [
-        (None, Limits(layer_ratios=varied))
-    ]:
+    equal = [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)]
+    whole = [(Target(ratio=r), Limits(rows="whole")) for r in (0.4, 0.6)]
+    for aim, limits in [*equal, *whole, (None, Limits(layer_ratios=varied))]:
         if not dependencies.groups:
             return
         scores = Scores("random", rng.random(dependencies.unit_count))
@@ -217,7 +226,10 @@ def commute(subject: Subject) -> None:
         for name in [o for node in subject.nodes for o in node.output if o in small]:
             mask = kept(dependencies.labels.get(name), large[name].shape, keep)
             assert mask.sum() == small[name].size, f"{name}: {mask.sum()} entries stay, {small[name].shape} are there"
-            close(case, large[name][mask].reshape(small[name].shape), small[name], name)
+            order = rows_first(dependencies.labels.get(name) or (), large[name].ndim)
+            small_rows = small[name].transpose(order)
+            large_rows = large[name].transpose(order)[mask.transpose(order)].reshape(small_rows.shape)
+            close(case, large_rows, small_rows, name)
             stated = pruned.shapes.get(name, small[name].shape)
             assert all(not isinstance(d, int) or d == n for d, n in zip(stated, small[name].shape, strict=True)), name
 
