@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 import numpy as np
 import onnx
 
-from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
+from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
 from onnxprune.shapes import attribute
 
@@ -396,13 +396,3 @@ class Op:
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)
         return out
-
-
-def leaf_of(axes: Axes, live: Sequence[int]) -> int:
-    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
-    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
-
-
-def in_order(axis: Axis, own: int) -> bool:
-    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
-    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

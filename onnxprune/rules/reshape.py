@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes, Axis, Ids, spread, varies
+from onnxprune.labels import Axes, Axis, Ids, in_order, leaf_of, spread, varies
 from onnxprune.model import Dim, Shape
 from onnxprune.rules.edit import Edit, Mask
-from onnxprune.rules.op import Op, in_order, leaf_of
+from onnxprune.rules.op import Op
 from onnxprune.rules.registry import resize, rule
 
 MANY = 2**20  # rows over every pixel of an image are not worth their memory: tied, they keep the same positions
