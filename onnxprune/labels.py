@@ -44,6 +44,12 @@ class Axis:
 Axes = tuple[Axis, ...]
 
 
+def fits(axes: Axes, shape: Sequence[object]) -> bool:
+    """Whether labels have the rank and, where it is known, the shape of their tensor."""
+    sizes = [d if a.ids is None else a.ids.shape[-1] for a, d in zip(axes, shape, strict=False)]
+    return len(axes) == len(shape) and all(s == d or not isinstance(d, int) for s, d in zip(sizes, shape, strict=True))
+
+
 @dataclass(frozen=True)
 class Freeze:
     """Why something cannot be removed: the reason, where it was met, and the tensor axis it concerns."""

@@ -63,8 +63,8 @@ class Limits:
         scope: 'local' or 'global'.
         align: Kept widths are multiples of this.
         max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
-        skip: Globs over tensor and node names; groups with a match stay whole.
-        layer_ratios: (glob, ratio): groups with a match lose this share, whatever the target. Later ones win.
+        skip: Globs over tensor and node names, or sources (`tensor:axis`); layers with a match stay whole.
+        layer_ratios: (glob, ratio): layers with a match lose this share, whatever the target. Later ones win.
         rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
             'auto': equal numbers, but whole convolution groups where widths are aligned, and whole ones where equal
             numbers cannot come near the target.
@@ -267,7 +267,8 @@ def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
         found = False
         for group, ratios in zip(groups, forced, strict=True):
             for source in group.sources:
-                if any(n == glob or fnmatchcase(n, glob) for n in (source.tensor, source.node)):
+                names = (source.tensor, source.node, f"{source.tensor}:{source.axis}")
+                if any(n == glob or fnmatchcase(n, glob) for n in names):
                     ratios[np.isin(group.units, dependencies.unit[source.ids])] = ratio
                     found = True
         if not found:

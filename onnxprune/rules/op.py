@@ -6,7 +6,6 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
@@ -14,62 +13,13 @@ import onnx
 
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
+from onnxprune.rules.records import CannotTrace as CannotTrace
+from onnxprune.rules.records import Product as Product
+from onnxprune.rules.records import Records as Records
+from onnxprune.rules.records import Rows as Rows
 from onnxprune.shapes import attribute
 
 T = TypeVar("T")
-
-
-class CannotTrace(Exception):
-    """A rule that meets a form it does not express: everything the node touches freezes for this reason."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Ids in rows that must lose equal numbers, so that the array stays rectangular.
-
-    Attributes:
-        ids: Shape (rows, width).
-        parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
-        node: The node that made the rectangle.
-        same: Rows keep the same positions, too.
-    """
-
-    ids: Ids
-    parents: Ids | None
-    node: str
-    same: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The work of one contraction: MACs = factor x the number of kept indices on each axis / kept groups.
-
-    Attributes:
-        node: Node name.
-        factor: Multiplications per index combination (spatial positions, kernel taps, batch 1).
-        axes: Id arrays of the axes that can shrink.
-        groups: Id array of shape (groups, width): the product is divided by the rows still alive; None for one group.
-    """
-
-    node: str
-    factor: float
-    axes: tuple[Ids, ...]
-    groups: Ids | None = None
-
-
-@dataclass
-class Records:
-    """What rules note down beside ties: rows, sources and costs.
-
-    `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
-    """
-
-    rows: list[Rows] = field(default_factory=list)
-    sources: list[tuple[Ids, str]] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
-    zero: dict[str, bool] = field(default_factory=dict)
-    weights: set[str] = field(default_factory=set)
 
 
 class Op:
