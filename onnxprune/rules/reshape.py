@@ -186,6 +186,8 @@ def deal_out(edit: Edit) -> None:
         live = [k for k in ins if x[k].ids is not None]
         if len(outs) != 1 or not live or in_order(x[leaf_of(x, live)], leaf_of(x, live)):
             continue
+        if not set(x[leaf_of(x, live)].by) <= set(ins):  # merged without its rows, which keep the same positions then
+            continue
         leaf, sizes = leaf_of(x, live), [d for k in ins if isinstance(d := before[k], int)]
         kept = edit.keep[spread(x[leaf], leaf, ins, sizes)]
         order = np.argsort(dealt_order(kept, ins.index(leaf)))

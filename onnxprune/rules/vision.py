@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.contract import convolve
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import Op
+from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.signature import axes
 
@@ -43,10 +43,12 @@ def col_to_im(op: Op) -> Sequence[Axes]:
 @rule("DeformConv")
 def deform_conv(op: Op) -> Sequence[Axes]:
     """As Conv. Offsets and mask count kernel taps for each group of channels that they move alike."""
+    moved = op.attr("offset_group", 1)
+    if moved > 1 and op.attr("group", 1) > 1:
+        raise CannotTrace("DeformConv both moves and convolves its channels in groups")
     for i in (2, 4):
         if op.has(i):
             op.fix_rest(op.input(i), (0,), op.name_in(i), "DeformConv reads an offset or weight for each kernel tap")
-    moved = op.attr("offset_group", 1)
     channels = op.plain(op.input(0), 1)
     if moved > 1 and channels.ids is not None:
         op.rows(channels.ids.reshape(moved, -1))

@@ -44,8 +44,13 @@ chain(
 )  # fmt: skip
 chain(
     "DeformConv-groups",
+    "o = Conv(x, p) b = DeformConv <group=2> (a, u, o)",
+    w=(8, 3, 1, 1), u=(6, 4, 1, 1), p=(2, 3, 1, 1), opset=19,
+)  # fmt: skip
+chain(
+    "DeformConv-groups-of-both",
     "o = Conv(x, p) b = DeformConv <group=2, offset_group=2> (a, u, o)",
-    w=(8, 3, 1, 1), u=(6, 4, 1, 1), p=(4, 3, 1, 1), opset=19,
+    w=(8, 3, 1, 1), u=(6, 4, 1, 1), p=(4, 3, 1, 1), opset=19, whole=True,
 )  # fmt: skip
 chain(
     "DeformConv-offset-groups",
