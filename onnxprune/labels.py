@@ -145,3 +145,13 @@ def spread(axis: Axis, own: int, members: Sequence[int], shape: Sequence[int]) -
         if d not in at:
             wide = np.expand_dims(wide, d)
     return np.broadcast_to(wide, tuple(shape))
+
+
+def leaf_of(axes: Axes, live: Sequence[int]) -> int:
+    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
+    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
+
+
+def in_order(axis: Axis, own: int) -> bool:
+    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
+    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

@@ -76,6 +76,11 @@ class Model:
         """Number of floating point weights, the usual meaning of 'parameters'."""
         return sum(w.size for w in self.weights.values() if is_float(w))
 
+    def known(self, name: str) -> Array | None:
+        """The value of a tensor, or what is known of it (None for an unknown entry): of constants and small results."""
+        value = self.values.get(name)
+        return self.weights.get(name) if value is None else value
+
     def full(self) -> onnx.ModelProto:
         """The complete ModelProto, weights included.
 

@@ -7,9 +7,8 @@ those, and the report can name the initializer of the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain, count
 
 import numpy as np
 import onnx
@@ -19,6 +18,8 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
+from onnxprune.names import namer
+from onnxprune.sequences import Sequences
 from onnxprune.shapes import Inference, attribute, shape_of
 
 MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
@@ -102,7 +103,7 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
     inference, kept = Inference(model), []
     graph = model.proto.graph
     outputs = {o.name for o in graph.output}
-    for node in graph.node:
+    for node in written_out(graph, weights, inference):
         inference.visit(node)
         name = node.output[0] if node.output else ""
         value = None if name in outputs or len(node.output) != 1 else constant_value(node, inference)
@@ -113,6 +114,22 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
         graph.initializer.append(bare(name, value))
     replace_nodes(graph, kept)
     return inference
+
+
+def written_out(graph: onnx.GraphProto, weights: dict[str, Array], inference: Inference) -> Iterator[onnx.NodeProto]:
+    """The nodes in order, known sequences written out; each must be visited by `inference` before the next is asked."""
+    fresh = namer(graph)
+
+    def constant(base: str, value: Array) -> str:
+        name = fresh(base)
+        weights[name] = value
+        graph.initializer.append(bare(name, value))
+        inference.add_weight(graph.initializer[-1], value)
+        return name
+
+    sequences = Sequences(inference, fresh, constant)
+    for node in list(graph.node):
+        yield from sequences.unroll(node)
 
 
 def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
@@ -177,16 +194,3 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))
     surgeon.cleanup(remove_unused_graph_inputs=False)
     return {int(node.name) for node in surgeon.nodes}
-
-
-def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
-    """A function that makes names unique in a graph: pruned files may be pruned again."""
-    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
-    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
-
-    def fresh(base: str) -> str:
-        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
-        taken.add(name)
-        return name
-
-    return fresh

@@ -17,7 +17,8 @@ import onnx
 
 from onnxprune.labels import Axes, Ids
 from onnxprune.model import Array, Model, Shape, bare
-from onnxprune.normalise import drop_dead, namer, replace_nodes
+from onnxprune.names import namer
+from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rewrite import pruned_size, take, touched, version
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit

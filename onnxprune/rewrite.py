@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from onnxprune.errors import PlanError
 from onnxprune.labels import Axes, Axis
 from onnxprune.model import Array, Model, Shape, bare
-from onnxprune.normalise import drop_dead, namer, replace_nodes
+from onnxprune.names import namer
+from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
 from onnxprune.shapes import attribute
@@ -244,7 +245,7 @@ def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto
         if correct is None:
             nodes.append(node)
             continue
-        facts = (dependencies.labels.get, model.shapes.get, model.values.get)
+        facts = (dependencies.labels.get, model.shapes.get, model.known)
         edit = Edit(node, keep, *facts, weights, fresh, version(model, node))
         if any(edit.changed(name) for name in (*node.input, *node.output)):
             correct(edit)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from onnxprune.labels import Axes
 from onnxprune.model import Model, captured
-from onnxprune.normalise import namer, replace_nodes
+from onnxprune.names import namer
+from onnxprune.normalise import replace_nodes
 
 ELEMENTWISE = frozenset("Add Div Max Mean Min Mul Pow PRelu Sub Sum Where".split())
 INDICES = frozenset({"int64", "uint64", "bool", "object"})  # sizes, positions, conditions: never cut

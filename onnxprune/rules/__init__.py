@@ -1,6 +1,20 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, norm, pointwise, reduce, reshape, select
+from onnxprune.rules import (
+    contract,
+    control,
+    layout,
+    norm,
+    pointwise,
+    reduce,
+    reshape,
+    scatter,
+    select,
+    sequence,
+    signal,
+    text,
+    vision,
+)
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -19,5 +33,10 @@ __all__ = [
     "pointwise",
     "reduce",
     "reshape",
+    "scatter",
     "select",
+    "sequence",
+    "signal",
+    "text",
+    "vision",
 ]

@@ -25,6 +25,18 @@ def conv(op: Op) -> Sequence[Axes]:
     return convolve(op, out_axis=0, in_axis=1)
 
 
+@rule("CausalConvWithState")
+def causal_conv(op: Op) -> Sequence[Axes]:
+    """n c l, c 1 k, c, n c s -> n c l, n c s: a depthwise convolution over time that hands on its last inputs."""
+    for i, free in enumerate(((0, 1), (0,), (0,), (0, 1))):
+        if op.has(i):
+            op.fix_rest(op.input(i), free, op.name_in(i), "CausalConvWithState slides over this axis")
+    batch, channels = op.plain(op.input(0), 0), op.plain(op.input(0), 1)
+    for i, k in ((1, 0), (2, 0), (3, 1)):
+        channels = op.join(channels, op.plain(op.input(i), k)) if op.has(i) else channels
+    return [(batch, channels, Axis())] * op.outputs
+
+
 @rule("ConvTranspose")
 def conv_transpose(op: Op) -> Sequence[Axes]:
     """n c ..., c o/g ..., o -> n o ...: as Conv, with the weight's first two axes exchanged."""
@@ -40,8 +52,8 @@ def fused_conv(op: Op) -> Sequence[Axes]:
     return [out]
 
 
-def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
-    """Conv and ConvTranspose, which differ in where the weight keeps its input and output channels."""
+def convolve(op: Op, out_axis: int, in_axis: int, bias: int = 2) -> Sequence[Axes]:
+    """Convolutions, which differ in where the weight keeps its channels and which input is the bias."""
     groups = op.attr("group", 1)
     x, shape = op.input(0), op.out_shape()
     op.fix_rest(x, (0, 1), op.name_in(0), f"{op.kind} slides over this axis")
@@ -58,8 +70,8 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
     op.source(out)
     if op.kind == "ConvInteger":
         out = per_index(op, out, 3)
-    elif op.has(2):
-        out = op.join(out, op.plain(op.input(2), 0))
+    elif op.has(bias):
+        out = op.join(out, op.plain(op.input(bias), 0))
     return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
 
@@ -123,7 +135,7 @@ def couple(op: Op, outer: Ids, inner: Ids) -> None:
 
 
 @resize("FusedConv", domain="com.microsoft")
-@resize("Conv", "ConvTranspose", "ConvInteger")
+@resize("Conv", "ConvTranspose", "ConvInteger", "DeformConv")
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))

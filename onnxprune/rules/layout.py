@@ -66,18 +66,30 @@ def frozen_part(op: Op, axis: Axis, size: Dim, i: int, k: int) -> Ids:
 def pad(op: Op) -> Sequence[Axes]:
     """numpy.pad. Padded channels are new indices: they go with whatever they are later added to."""
     x = op.input(0)
-    pads = op.exact(1, "padding") if op.opset >= 11 else op.attr("pads", op.attr("paddings", [0]))
+    pads = stored_pads(op)
     axes = [k % len(x) for k in op.exact(3, "axes")] if op.has(3) else list(range(len(x)))
-    around = {k: (pads[t], pads[t + len(axes)]) for t, k in enumerate(axes) if pads[t] or pads[t + len(axes)]}
+    around = {k: (pads[t], pads[t + len(axes)]) for t, k in enumerate(axes) if pads[t] != 0 or pads[t + len(axes)] != 0}
     changed = list(around)
     return [
         tuple(padded(op, x, k, *around[k]) if k in around else op.without_rows(x, k, changed) for k in range(len(x)))
     ]
 
 
-def padded(op: Op, x: Axes, k: int, before: int, after: int) -> Axis:
+def stored_pads(op: Op) -> list[int | None]:
+    """The number of padded indices before and after each axis, None where it is computed while the model runs."""
+    if op.opset < 11:
+        return op.attr("pads", op.attr("paddings", [0]))
+    pads = op.value(1)
+    if pads is None:
+        raise CannotTrace("padding of Pad is computed while the model runs")
+    return [n if isinstance(n, int) else None for n in pads.ravel().tolist()]
+
+
+def padded(op: Op, x: Axes, k: int, before: int | None, after: int | None) -> Axis:
     """Axis `k` with fresh ids for constant padding; other modes copy neighbours, which freezes."""
     mode, ids = op.attr("mode", "constant"), x[k].ids
+    if before is None or after is None:
+        return op.fix(x, k, op.name_in(0), "the padding of this axis is computed while the model runs")
     if ids is None or mode != "constant" or before < 0 or after < 0:
         return op.fix(x, k, op.name_in(0), f"Pad (mode {mode}) copies or cuts along this axis")
     return Axis(np.concatenate([op.ties.fresh(before), op.collapse(ids), op.ties.fresh(after)]))
@@ -89,17 +101,18 @@ def resize_pad(edit: Edit) -> None:
     out = edit.axes(edit.node.output[0])
     key = "pads" if edit.attr("pads") is not None else "paddings"
     stored, chosen = edit.value(1) if edit.opset >= 11 else edit.attr(key), edit.value(3)
-    pads = np.array(stored, dtype=np.int64)
-    where = list(range(len(out))) if chosen is None else [int(k) % len(out) for k in chosen]
+    dense = [] if stored is None else np.array(stored).ravel().tolist()
+    pads, where = list(dense), list(range(len(out))) if chosen is None else [int(k) % len(out) for k in chosen]
     for t, k in enumerate(where):
         before, after, ids = pads[t], pads[t + len(where)], out[k].ids
         if ids is not None and (before or after):
             kept = edit.keep[ids]
-            pads[t], pads[t + len(where)] = kept[:before].sum(), kept[len(kept) - after :].sum()
-    if edit.opset >= 11:
-        edit.set_input(1, pads)
+            pads[t], pads[t + len(where)] = int(kept[:before].sum()), int(kept[len(kept) - after :].sum())
+    if edit.opset < 11:
+        edit.set_attr(key, [int(n) for n in pads])
     else:
-        edit.set_attr(key, pads.tolist())
+        change = np.array([a != b for a, b in zip(dense, pads, strict=True)])
+        edit.write_entries(1, change, np.array([n if c else 0 for n, c in zip(pads, change, strict=True)], np.int64))
 
 
 @rule("Crop")
@@ -121,6 +134,18 @@ def squeeze(op: Op) -> Sequence[Axes]:
         if not all(isinstance(size, int) for size in shape):
             raise CannotTrace("Squeeze names no axes, and some sizes are known only while the model runs")
     return [op.dropped(x, [k % len(x) for k in given], 0)]
+
+
+@resize("Squeeze")
+def resize_squeeze(edit: Edit) -> None:
+    """Without named axes it would also drop an axis that shrank to one index, so they are named."""
+    if (edit.opset >= 13 and edit.value(1) is not None) or edit.attr("axes"):
+        return
+    single = [k for k, size in enumerate(edit.shape(edit.node.input[0])) if size == 1]
+    if edit.opset >= 13:
+        edit.set_input(1, np.array(single, dtype=np.int64))
+    else:
+        edit.set_attr("axes", single)
 
 
 @rule("Unsqueeze")

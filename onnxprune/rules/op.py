@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import numpy as np
 import onnx
 
-from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
+from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
 from onnxprune.rules.records import CannotTrace as CannotTrace
 from onnxprune.rules.records import Product as Product
@@ -80,8 +80,8 @@ class Op:
         return shape
 
     def value(self, i: int) -> Array | None:
-        """The known or half-known value of a small input, or None."""
-        return self.model.values.get(self.node.input[i]) if self.has(i) else None
+        """The known or half-known value of an input, or None."""
+        return self.model.known(self.node.input[i]) if self.has(i) else None
 
     def exact(self, i: int, what: str) -> list[int]:
         """The fully known integers of input `i`.
@@ -316,6 +316,9 @@ class Op:
         for k in live:
             if k != leaf and k not in axis.by:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
+        if axis.by and live == [leaf] and not set(axis.by) & set(members):
+            self.fix(axes, leaf, tensor, f"{self.kind} merges it with another axis")
+            return None
         if axis.by and not (in_order(axis, leaf) and set(axis.by) <= set(members)):
             for b in axis.by:  # interleaved: no row may go alone
                 if axes[b].ids is not None:
@@ -359,13 +362,3 @@ class Op:
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)
         return out
-
-
-def leaf_of(axes: Axes, live: Sequence[int]) -> int:
-    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
-    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
-
-
-def in_order(axis: Axis, own: int) -> bool:
-    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
-    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

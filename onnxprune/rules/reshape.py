@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes, Axis, Ids, spread, varies
+from onnxprune.labels import Axes, Axis, Ids, in_order, leaf_of, spread, varies
 from onnxprune.model import Dim, Shape
 from onnxprune.rules.edit import Edit, Mask
-from onnxprune.rules.op import Op, in_order, leaf_of
+from onnxprune.rules.op import Op
 from onnxprune.rules.registry import resize, rule
+
+MANY = 2**20  # rows over every pixel of an image are not worth their memory: tied, they keep the same positions
 
 
 @rule("Reshape", "Flatten")
@@ -48,6 +50,8 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
         return axis
     ids = np.transpose(axis.ids, [*np.argsort(axis.by), axis.ids.ndim - 1])
     ids = np.expand_dims(ids, [d for d, m in enumerate(members) if m not in axis.by])
+    if math.prod(new) * ids.shape[-1] > MANY:
+        return op.plain(x, k)
     full = np.broadcast_to(ids, (*old, ids.shape[-1])).reshape(*new, ids.shape[-1])
     moving = [d for d in varies(full) if d < len(homes)]
     core = full[tuple(slice(None) if d in moving else 0 for d in range(len(homes)))]
@@ -199,6 +203,8 @@ def deal_out(edit: Edit) -> None:
     for ins, outs in segments(before, edit.shape(edit.node.output[0])):
         live = [k for k in ins if x[k].ids is not None]
         if len(outs) != 1 or not live or in_order(x[leaf_of(x, live)], leaf_of(x, live)):
+            continue
+        if not set(x[leaf_of(x, live)].by) <= set(ins):  # merged without its rows, which keep the same positions then
             continue
         leaf, sizes = leaf_of(x, live), [d for k in ins if isinstance(d := before[k], int)]
         kept = edit.keep[spread(x[leaf], leaf, ins, sizes)]

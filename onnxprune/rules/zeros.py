@@ -17,13 +17,15 @@ from onnxprune.rules.op import Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(
-    """Abs Asin Atan BatchNormalization Cast Ceil Celu DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather Gelu
-    GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization LeakyRelu MaxPool AveragePool Mish Neg
-    PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
-    Softsign Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
+    """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu Col2Im Compress CumSum DFT DepthToSpace
+    DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu GlobalAveragePool
+    GlobalLpPool GlobalMaxPool GridSample HardSwish Identity InstanceNormalization LeakyRelu LpPool MaxPool
+    MaxRoiPool Mish Neg PRelu QuantizeLinear ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum
+    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round STFT Selu Shrink Sign Sin Sinh Slice Softsign
+    SpaceToDepth Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample""".split()
 )
-ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"})
+ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "DeformConv", "FusedConv", "Gemm", "MatMul"})
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:

@@ -60,12 +60,17 @@ class Inference:
         for info in graph.input:
             self.types[info.name] = self.named(info.type)
         self.exact: set[str] = set()
+        self.weights: set[str] = set()
         for tensor in graph.initializer:
-            self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
-            weight = model.weights.get(tensor.name)
-            if weight is not None and weight.size <= SMALL:
-                self.values[tensor.name] = weight
-        self.weights = set(model.weights)
+            self.add_weight(tensor, model.weights.get(tensor.name))
+
+    def add_weight(self, tensor: onnx.TensorProto, weight: Array | None) -> None:
+        """Take note of an initializer, as described by `tensor`."""
+        self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
+        if weight is not None:
+            self.weights.add(tensor.name)
+        if weight is not None and weight.size <= SMALL:
+            self.values[tensor.name] = weight
 
     def shape(self, name: str) -> Shape | None:
         """Dimensions of a tensor, or None."""

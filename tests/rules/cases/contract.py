@@ -170,3 +170,23 @@ case(
     "a = MatMul(x, w) b = Reshape(a, s) c, d, e = Split <axis=2> (b, p) f = Reshape(d, t) y = MatMul(f, v)",
     w=(7, 16), v=(6, 5), s=[0, 2, 8], t=[0, 6], p=[1, 3, 4],
 )  # fmt: skip
+case(
+    "CausalConvWithState",
+    "x[2,3,4] -> y[2,5,4]",
+    'a = Conv(x, w) b, q = CausalConvWithState <activation="silu"> (a, t, d, p) y = Conv(b, v)',
+    w=(6, 3, 1), t=(6, 1, 3), d=(6,), p=(2, 6, 2), v=(5, 6, 1), opset=27, ir=10,
+)  # fmt: skip
+for _slack in ("output_padding=[1, 1]", "output_shape=[8, 8]"):
+    chain(
+        f"ConvTranspose-{_slack.split('=')[0]}",
+        f"b = ConvTranspose <strides=[2, 2], {_slack}> (a, u, t)",
+        u=(6, 8, 1, 1), t=(8,), v=(5, 8, 1, 1), out="8,8",
+    )  # fmt: skip
+chain("Conv-same", 'b = Conv <auto_pad="SAME_LOWER", dilations=[2, 2]> (a, u)', u=(8, 6, 3, 3), v=(5, 8, 1, 1))
+for _form, _bias in (("vector", (6,)), ("scalar", 0.5), ("row", (1, 6)), ("matrix", (4, 6)), ("one", (1,))):
+    case(
+        f"Gemm-{_form}",
+        "x[7,4] -> y[4,5]",
+        "a = Gemm <transA=1, alpha=0.5, beta=2.0> (x, w, d) y = MatMul(a, v)",
+        w=(7, 6), d=_bias, v=(6, 5),
+    )  # fmt: skip

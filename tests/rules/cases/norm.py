@@ -30,12 +30,6 @@ chain("LayerNormalization-spatial", "b = LayerNormalization <axis=2> (a, s, t)",
 dense("RMSNormalization", "r = Relu(a) c = MatMul(r, u) b = RMSNormalization(c, s)", u=(6, 6), s=(6,), opset=23, ir=10)
 chain("LpNormalization", "c = Conv(a, u) b = LpNormalization <axis=1> (c)", u=(6, 6, 1, 1))
 chain("LpNormalization-spatial", "b = LpNormalization <axis=3> (a)")
-chain("MeanVarianceNormalization", "b = MeanVarianceNormalization(a)")
-chain(
-    "MeanVarianceNormalization-channels",
-    "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)",
-    u=(6, 6, 1, 1),
-)
 chain(
     "GroupNormalization",
     "c = Conv(a, u) b = GroupNormalization <num_groups=2> (c, s, t)",
@@ -65,3 +59,32 @@ case(
 )  # fmt: skip
 chain("CumSum", "b = CumSum(a, k)", k=np.array(2))
 chain("CumSum-channels", "c = Conv(a, u) b = CumSum(c, k)", u=(6, 6, 1, 1), k=np.array(1))
+MVN = "its function body adds a float32 constant"
+chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization(c)", p=(4, 4), lacks=MVN)
+chain(
+    "MeanVarianceNormalization-positions",
+    "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)",
+    p=(4, 4),
+    opset=9,
+    lacks=MVN,
+)
+chain(
+    "MeanVarianceNormalization-channels",
+    "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)",
+    u=(6, 6, 1, 1),
+    lacks=MVN,
+)
+chain(
+    "BatchNormalization-training",
+    "b, p, r = BatchNormalization <training_mode=1> (a, s, t, m, q)",
+    opset=15,
+    **NORM,
+)
+LABELS = np.arange(32).reshape(2, 4, 4) % 6
+for _op in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
+    case(
+        _op,
+        "x[2,3,4,4] -> y[2,5,4,4]",
+        f"a = Conv(x, w) c = Conv(a, u) e = {_op} (c, l) b = Mul(a, e) y = Conv(b, v)",
+        w=(6, 3, 1, 1), u=(6, 6, 1, 1), v=(5, 6, 1, 1), l=LABELS,
+    )  # fmt: skip
