@@ -155,12 +155,12 @@ def forced_ratios(groups: Sequence[Group], limits: Limits) -> list[float | None]
     Raises:
         PlanError: A glob matches nothing.
     """
-    names = [[n for s in g.sources for n in (s.tensor, s.node)] for g in groups]
+    names = [[g.name, *(n for s in g.sources for n in (s.tensor, s.node))] for g in groups]
     forced: list[float | None] = [None] * len(groups)
     for glob, ratio in [*limits.layer_ratios, *((s, 0.0) for s in limits.skip)]:
         hits = [g for g, known in enumerate(names) if any(n == glob or fnmatchcase(n, glob) for n in known)]
         if not hits:
-            every = [n for known in names for n in known]
+            every = list(dict.fromkeys(n for known in names for n in known))
             near = difflib.get_close_matches(glob, every, n=3, cutoff=0.0)
             raise PlanError(f"'{glob}' matches no prunable layer", remedy=f"names look like: {', '.join(near)}")
         for g in hits:

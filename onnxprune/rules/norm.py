@@ -11,7 +11,6 @@ from onnxprune.rules.signature import axes
 
 axes("BatchNormalization", "n c ..., c, c, c, c -> n c ..., c, c, c, c", family="norm")
 axes("InstanceNormalization", "n c *, c, c -> n c *", family="norm")
-axes("GroupNormalization", "n *, *, * -> n *", family="norm")
 axes("LRN", "n * -> n *", family="norm")
 
 for _pool in ("AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"):

@@ -122,5 +122,7 @@ PARTIAL_SHAPES: Mapping[str, Callable[[Known, onnx.NodeProto], Shape | None]] = 
     "ImageScaler": like_input,
     "Affine": like_input,
     "GroupNormalization": like_input,
+    "MeanVarianceNormalization": like_input,
+    "RotaryEmbedding": like_input,
     "Crop": cropped,
 }

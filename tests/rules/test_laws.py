@@ -43,6 +43,7 @@ from tests.rules.cases import CASES, Case
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
 # Which operand and which of its axes a contraction sums over.
 CONTRACTED = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2}
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -254,20 +255,35 @@ def fill(
         value, axes = np.array(values[name]), dependencies.labels.get(name)
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
-        axis = contracted_axis(node, value.ndim) if i == 1 else None
-        if axis is not None:
+        for axis in contracted_axes(node, i, value.ndim):
             cut = ~kept(axes, value.shape, keep, only=axis)
             value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
         found.append(value)
     return found
 
 
-def contracted_axis(node: onnx.NodeProto, rank: int) -> int | None:
-    """The axis of a contraction's second operand that is summed over."""
+def contracted_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
+    """The axes of operand `i` that are summed over with another operand, where this one is to hold the zeros."""
+    if node.op_type == "Einsum":
+        return [axis % rank for axis in summed_letters(node, i)]
+    if node.op_type in RECURRENT:
+        return [2] if i in (1, 2) else []
+    if node.op_type == "Attention":
+        return [rank - 1] if i in (1, 4) else []
     if node.op_type == "Gemm":
-        return int(any(a.name == "transB" and a.i for a in node.attribute))
+        return [int(any(a.name == "transB" and a.i for a in node.attribute))] if i == 1 else []
     axis = CONTRACTED.get(node.op_type)
-    return None if axis is None else 0 if rank == 1 else axis % rank
+    return [] if axis is None or i != 1 else [0 if rank == 1 else axis % rank]
+
+
+def summed_letters(node: onnx.NodeProto, i: int) -> list[int]:
+    """The axes of an Einsum's operand that its output lacks; behind an ellipsis they are counted from the end."""
+    equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
+    left, arrow, right = equation.partition("->")
+    term = left.split(",")[i]
+    lost = [c for c in term if c not in "." and (c not in right if arrow else left.count(c) > 1)]
+    dots = term.find("...")
+    return [term.index(c) - (len(term) if dots >= 0 and term.index(c) > dots else 0) for c in lost] if i else []
 
 
 def interference_free(subject: Subject) -> None:
@@ -300,15 +316,20 @@ def cut_off(subject: Subject) -> None:
 
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
-    return contracted_axis(node, 2) is not None and not any(n in model.weights for n in node.input)
+    return contracts(node) and not any(n in model.weights for n in node.input[:3])
+
+
+def contracts(node: onnx.NodeProto) -> bool:
+    """Whether a node is a contraction."""
+    return node.op_type in {*CONTRACTED, *RECURRENT, "Attention", "Einsum", "Gemm"}
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
     produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
-    contracts = [node for node in model.proto.graph.node if contracted_axis(node, 2) is not None]
-    operands = {tensor for tensor, _ in produced} | {name for node in contracts for name in node.input[:2]}
+    summing = [node for node in model.proto.graph.node if contracts(node)]
+    operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:2]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
         mask = kept(axes, value.shape, keep)

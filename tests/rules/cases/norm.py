@@ -39,6 +39,13 @@ chain(
     opset=21,
     ir=10,
 )
+MVN = "the reference implementation adds a float32"
+chain("MeanVarianceNormalization", "b = MeanVarianceNormalization <axes=[2, 3]> (a)", lacks=MVN)
+chain("MeanVarianceNormalization-mixes", "c = Conv(a, u) b = MeanVarianceNormalization (c)", u=(6, 6, 1, 1), lacks=MVN)
+chain(
+    "MeanVarianceNormalization-channels", "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1, 2]> (c)",
+    u=(6, 6, 1, 1), lacks=MVN,
+)  # fmt: skip
 chain("LRN", "c = Conv(a, u) b = LRN <size=3> (c)", u=(6, 6, 1, 1))
 chain(
     "GroupNormalization-by-reshape",
