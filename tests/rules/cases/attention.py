@@ -67,9 +67,9 @@ case(
     w=(3, 7, 4), u=(3, 7, 4), z=(3, 7, 4), v=(3, 4, 5), **SCALE,
 )  # fmt: skip
 case(
-    "Attention-unsound-keys",
+    "Attention-unsound-keys",  # without the cap, softmax would forgive what is the same for all keys
     "x[N,4,7] -> y[N,4,5]",
-    f"{PROJECT} q1 = Exp(q) k1 = Exp(k) o = Attention <{HEADS}> (q1, k1, a) y = MatMul(o, v)",
+    f"{PROJECT} q1 = Exp(q) k1 = Exp(k) o = Attention <{HEADS}, scale=0.3, softcap=1.0> (q1, k1, a) y = MatMul(o, v)",
     **W, **SCALE,
 )  # fmt: skip
 TURN = "qr = RotaryEmbedding <{0}> (q, cos, sin, ids) kr = RotaryEmbedding <{0}> (k, cos, sin, ids) "
@@ -91,10 +91,10 @@ case(
     "RotaryEmbedding-heads-apart",
     "x[2,4,7] -> y[2,4,5]",
     PROJECT + FOUR.format(
-        "qr = RotaryEmbedding <rotary_embedding_dim=2> (q1, cos, sin) "
-        "kr = RotaryEmbedding <rotary_embedding_dim=2> (k1, cos, sin) o = Attention (qr, kr, a1)"
+        "qr = RotaryEmbedding <rotary_embedding_dim=4> (q1, cos, sin) "
+        "kr = RotaryEmbedding <rotary_embedding_dim=4> (k1, cos, sin) o = Attention (qr, kr, a1)"
     ),
-    cos=(2, 4, 1), sin=(2, 4, 1), **W, **SIZES, **SCALE,
+    cos=(2, 4, 2), sin=(2, 4, 2), **W, **{**SIZES, "s": [0, 0, 2, 6]}, **SCALE,
 )  # fmt: skip
 case(
     "TensorScatter",

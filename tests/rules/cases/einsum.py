@@ -6,7 +6,7 @@ from tests.rules.cases.case import case, dense
 
 dense("Einsum", 'b = Einsum <equation="nk,km->nm"> (a, u)', u=(6, 6))
 dense("Einsum-transposed-weight", 'b = Einsum <equation="nk, mk -> nm"> (a, u)', u=(6, 6))
-dense("Einsum-implicit", 'b = Einsum <equation="ak,kb"> (a, u)', u=(6, 6))
+dense("Einsum-implicit", 'c = Einsum <equation="nk,kb"> (a, u) b = Transpose(c)', u=(6, 6))
 dense("Einsum-elementwise", 'b = Einsum <equation="nk,k->nk"> (a, u)', u=(6,))
 dense("Einsum-three", 'b = Einsum <equation="nk,kr,rm->nm"> (a, u, t)', u=(6, 4), t=(4, 6))
 dense(

@@ -26,12 +26,10 @@ BOTH = "t = Transpose <perm=[0, 2, 1, 3]> (h) b = Reshape(t, flat)"
 SIDES = 'hidden_size=4, direction="bidirectional"'
 
 layer("LSTM", "LSTM", "h = LSTM <hidden_size=4> (a, w, r, d) b = Squeeze(h, one)", **S1)
-layer(
-    "LSTM-no-bias-reverse", "LSTM", 'h = LSTM <hidden_size=4, direction="reverse"> (a, w, r) b = Squeeze(h, one)', **S1
-)
+layer("LSTM-reverse", "LSTM", 'h = LSTM <hidden_size=4, direction="reverse"> (a, w, r) b = Squeeze(h, one)', **S1)
 layer("GRU", "GRU", "h = GRU <hidden_size=4> (a, w, r, d) b = Squeeze(h, one)", **S1)
 layer(
-    "GRU-linear-before-reset",
+    "GRU-linear",
     "GRU",
     "h = GRU <hidden_size=4, linear_before_reset=1> (a, w, r, d) b = Squeeze(h, one)",
     **S1,
