@@ -234,3 +234,17 @@ chain("Tile", "b = Tile(a, r)", r=[1, 2, 1, 3], v=(5, 12, 1, 1), out="4,12")
 chain("DepthToSpace", "b = DepthToSpace <blocksize=2> (a)", w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("DepthToSpace-CRD", 'b = DepthToSpace <blocksize=2, mode="CRD"> (a)', w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("SpaceToDepth", "b = SpaceToDepth <blocksize=2> (a)", v=(5, 24, 1, 1), out="2,2")
+case(
+    "Concat-stacks",  # torch.stack, read as it was laid
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = Flatten(d) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(8, 5), k=[1],
+)  # fmt: skip
+case(
+    "Concat-stacks-and-sums",
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = ReduceSum <keepdims=0> (d, k) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(4, 5), k=[1],
+)  # fmt: skip

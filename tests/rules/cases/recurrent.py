@@ -113,3 +113,12 @@ case(
     "a = MatMul(x, u) h = GRU <hidden_size=4, linear_before_reset=1> (a, w, r) b = Squeeze(h, one) y = MatMul(b, v)",
     u=(5, 6), w0=(12, 6), r0=(12, 4), v=(4, 5), zero=[0], one=[1], thirds=[4, 4, 4],
 )  # fmt: skip
+case(
+    "LSTM-stacked-states",  # torch: the last states of all layers in one tensor, of which the last layer's are read
+    "x[3,2,5] -> y[2,5]",
+    f"h0, l0 = LSTM <{SIDES}> (x, w, r, d) t0 = Transpose <perm=[0, 2, 1, 3]> (h0) a = Reshape(t0, flat) "
+    f"h1, l1 = LSTM <{SIDES}> (a, w1, r1, d1) m = Concat <axis=0> (l0, l1) m0 = Gather <axis=0> (m, i2) "
+    "m1 = Gather <axis=0> (m, i3) b = Concat <axis=1> (m0, m1) y = Gemm(b, v)",
+    w=(2, 16, 5), r=(2, 16, 4), d=(2, 32), w1=(2, 16, 8), r1=(2, 16, 4), d1=(2, 32), v=(8, 5),
+    i2=np.array(-2), i3=np.array(-1), lacks=DIRECTIONS, **S2,
+)  # fmt: skip
