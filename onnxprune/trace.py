@@ -181,7 +181,7 @@ class Tracer:
         except CannotTrace as refusal:
             self.give_up(op, str(refusal))
             return
-        self.labels.update(zip(node.output, outputs, strict=False))
+        self.labels.update((name, axes) for name, axes in zip(node.output, outputs, strict=False) if name)
         for name in node.output[len(outputs) :]:
             self.hold(name, op, "an output its rule does not describe")
 

@@ -25,7 +25,7 @@ def group_normalization(op: Op) -> Sequence[Axes]:
     op.ties.tie(rows, rows[:, :1])
     for axis in parameters:
         op.join(Axis(rows[:, 0]) if op.opset < 21 else channels, axis)
-    op.records.zero[op.node.output[0]] = keeps_zero(op, op.name_in(0))
+    op.records.zero[op.node.output[0]] = all(keeps_zero(op, op.name_in(i)) for i in (0, 2))
     return [(op.plain(x, 0), channels, *(Axis() for _ in x[2:]))]
 
 

@@ -39,11 +39,9 @@ from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
 from tests.rules.cases import CASES, Case
+from tests.rules.contractions import contracted_axes, contracts
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
-# Which operand and which of its axes a contraction sums over.
-CONTRACTED = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2}
-RECURRENT = ("LSTM", "GRU", "RNN")
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -262,30 +260,6 @@ def fill(
     return found
 
 
-def contracted_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
-    """The axes of operand `i` that are summed over with another operand, where this one is to hold the zeros."""
-    if node.op_type == "Einsum":
-        return [axis % rank for axis in summed_letters(node, i)]
-    if node.op_type in RECURRENT:
-        return [2] if i in (1, 2) else []
-    if node.op_type == "Attention":
-        return [rank - 1] if i in (1, 4) else []
-    if node.op_type == "Gemm":
-        return [int(any(a.name == "transB" and a.i for a in node.attribute))] if i == 1 else []
-    axis = CONTRACTED.get(node.op_type)
-    return [] if axis is None or i != 1 else [0 if rank == 1 else axis % rank]
-
-
-def summed_letters(node: onnx.NodeProto, i: int) -> list[int]:
-    """The axes of an Einsum's operand that its output lacks; behind an ellipsis they are counted from the end."""
-    equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
-    left, arrow, right = equation.partition("->")
-    term = left.split(",")[i]
-    lost = [c for c in term if c not in "." and (c not in right if arrow else left.count(c) > 1)]
-    dots = term.find("...")
-    return [term.index(c) - (len(term) if dots >= 0 and term.index(c) > dots else 0) for c in lost] if i else []
-
-
 def interference_free(subject: Subject) -> None:
     case, dependencies, values = subject.case, subject.dependencies, subject.values
     for removed, _ in subject.removals:
@@ -317,11 +291,6 @@ def cut_off(subject: Subject) -> None:
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
     return contracts(node) and not any(n in model.weights for n in node.input[:3])
-
-
-def contracts(node: onnx.NodeProto) -> bool:
-    """Whether a node is a contraction."""
-    return node.op_type in {*CONTRACTED, *RECURRENT, "Attention", "Einsum", "Gemm"}
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:

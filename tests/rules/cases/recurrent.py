@@ -122,3 +122,10 @@ case(
     w=(2, 16, 5), r=(2, 16, 4), d=(2, 32), w1=(2, 16, 8), r1=(2, 16, 4), d1=(2, 32), v=(8, 5),
     i2=np.array(-2), i3=np.array(-1), lacks=DIRECTIONS, **S2,
 )  # fmt: skip
+case(
+    "GRU-last-state-alone",  # what nobody reads has no name
+    "x[3,2,5] -> y[2,5]",
+    "a = MatMul(x, u) , l = GRU <hidden_size=4> (a, w, r) b = Squeeze(l, zero) y = Gemm(b, v)",
+    u=(5, 6), w=(1, 12, 6), r=(1, 12, 4), v=(4, 5), zero=[0],
+    lacks="the reference implementation writes outputs without a name",
+)  # fmt: skip
