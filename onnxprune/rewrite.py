@@ -165,8 +165,9 @@ def rewrite(dependencies: Dependencies, removed: Array) -> Model:
     Raises:
         PlanError: Some axis would be left without an index, or the rows of a group would become uneven.
     """
-    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
-    check_axes(dependencies, keep)
+    removed = np.asarray(removed, dtype=np.int64)
+    check_axes(dependencies, dependencies.gone(removed))
+    keep = dependencies.keep(removed)
     proto = onnx.ModelProto()
     proto.CopyFrom(dependencies.model.proto)
     weights = apply_leaf(dependencies, keep, take, frozenset())
@@ -206,10 +207,8 @@ def keep_strings(dense: onnx.ModelProto, proto: onnx.ModelProto, weights: Mappin
     proto.graph.initializer.extend(t for t in dense.graph.initializer if t.name not in weights)
 
 
-def check_axes(dependencies: Dependencies, keep: Mask) -> None:
-    """Refuse a removal that empties an axis or unbalances rows."""
-    gone = np.zeros(dependencies.unit_count, dtype=bool)
-    gone[np.unique(dependencies.unit[~keep])] = True
+def check_axes(dependencies: Dependencies, gone: Mask) -> None:
+    """Refuse a removal that empties an axis or unbalances rows. `gone` is per unit."""
     for axis in dependencies.axes:
         if gone[axis].all():
             group = next(g for g in dependencies.groups if np.isin(axis, g.units).any())
@@ -217,9 +216,11 @@ def check_axes(dependencies: Dependencies, keep: Mask) -> None:
             raise PlanError(what, remedy="keep at least one channel of every layer")
     for group in dependencies.groups:
         for rows in group.rows:
-            counts = ((rows < 0) | ~gone[rows]).sum(axis=1)
-            if counts.min() != counts.max() or counts.min() == 0:
-                what = f"the rows of '{group.name}' would keep {counts.min()} to {counts.max()} channels"
+            counts = (~gone[rows.members]).sum(axis=1)[~gone[rows.parents]]
+            if counts.size == 0 or counts.min() != counts.max() or counts.min() == 0:
+                what = (
+                    f"the rows of '{group.name}' would keep {counts.min(initial=0)} to {counts.max(initial=0)} channels"
+                )
                 raise PlanError(what, remedy="leave equally many in every row, and at least one")
 
 

@@ -229,7 +229,9 @@ def first_of(
         for name, node in part:
             if (axes := dependencies.labels.get(name)) is None:
                 continue
-            kept = take(left[name], axes, keep) if all(len(a.by) < 2 for a in axes) else left[name]
+            dims = dependencies.model.shapes.get(name) or ()
+            plain = all(len(a.by) < 2 and all(isinstance(dims[b], int) for b in a.by) for a in axes)
+            kept = take(left[name], axes, keep) if plain else left[name]
             if not difference(kept, right[name], allowed)[2]:
                 return f"first at tensor '{name}', written by {node.op_type} '{node.name}'"
     return ""

@@ -10,8 +10,8 @@ from onnxprune.importance import score
 from onnxprune.labels import Ids
 from onnxprune.plan import Target, plan
 from onnxprune.rewrite import rewrite
-from onnxprune.rules import Rows
-from onnxprune.trace import Dependencies, Group, Source, find_groups, trace
+from onnxprune.trace import Dependencies, Family, Group, Source, trace
+from onnxprune.trace.units import find_groups
 from tests.rules.cases import CASES, Case, Weight
 
 
@@ -163,8 +163,7 @@ def test_old_prelu_slopes_belong_to_channels_even_where_the_width_is_equal() -> 
 
 def test_grouped_convolutions_have_rows_of_inputs_and_of_outputs() -> None:
     found = trace(CASES["Conv-grouped"].model())
-    assert [r.shape for r in group(found, "w").rows] == [(2, 4)]
-    assert [r.shape for r in group(found, "u").rows] == [(2, 3)]
+    assert [(r.shape, r.same) for r in group(found, "w").rows] == [((2, 4), True), ((2, 3), False)]
 
 
 def test_depthwise_convolutions_tie_input_and_output_and_have_no_rows() -> None:
@@ -192,8 +191,8 @@ def test_emptied_axes_are_refused() -> None:
 
 def test_groups_of_a_convolution_keep_the_same_positions_unless_they_are_free() -> None:
     shared, free = (trace(CASES["Conv-grouped"].model(), free_groups=f) for f in (False, True))
-    assert not any(axis.by for name in shared.model.weights for axis in shared.labels.get(name, ()))
-    assert sum(g.units.size for g in shared.groups) < sum(g.units.size for g in free.groups)
+    assert [r.same for r in group(shared, "w").rows] == [True, False]
+    assert [r.same for r in group(free, "w").rows] == [False, False]
 
 
 def test_a_contraction_of_activations_holds_what_does_not_vanish_with_its_weights() -> None:
@@ -208,8 +207,9 @@ def test_a_contraction_of_activations_holds_what_does_not_vanish_with_its_weight
 def test_planned_rows_are_even() -> None:
     found = trace(CASES["ShuffleNet-unit"].model())
     removed = plan(found, score(found), Target(ratio=0.5)).removed(found)
+    gone = found.gone(removed)
     for rows in (r for g in found.groups for r in g.rows):
-        assert len(set(np.isin(rows, removed).sum(axis=1).tolist())) == 1
+        assert len(set((~gone[rows.members]).sum(axis=1)[~gone[rows.parents]].tolist())) == 1
 
 
 # --- keeping ---------------------------------------------------------------------------------------------------------
@@ -228,8 +228,8 @@ def test_keep_covers_every_index_of_a_unit_and_nothing_frozen() -> None:
 
 def test_families_of_rows_with_the_same_members_are_told_apart() -> None:
     ids = np.array([0, 1, 2, 3, 0, 1, 2, 3])
-    rows = [Rows(ids.reshape(shape), None, "") for shape in ((2, 4), (4, 2))]
-    found = find_groups([Source("w", 0, "", np.arange(4))], rows, np.arange(4))
+    rows = [Family(ids.reshape(shape), np.full(shape[0], -1)) for shape in ((2, 4), (4, 2))]
+    found = find_groups([Source("w", 0, "", np.arange(4))], rows, np.arange(4), 4)
     assert [f.shape for f in found[0].rows] == [(2, 4), (4, 2)]
 
 

@@ -225,7 +225,7 @@ def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[G
     """Every group before and after; one that an edited plan leaves out is whole."""
     entries = {entry.name: entry for entry in plan.groups}
     before, after = (macs_by_node(dependencies, mask) for mask in (dense_mask(dependencies), keep))
-    gone = np.zeros(dependencies.unit_count, dtype=bool)
+    gone = np.zeros(dependencies.unit_count + len(dependencies.whole), dtype=bool)
     gone[np.unique(dependencies.unit[~keep])] = True
     found = []
     for group in dependencies.groups:

@@ -174,7 +174,7 @@ def operator(node: onnx.NodeProto) -> str:
 
 def summary(group: Group, macs: int) -> GroupSummary:
     """One group's figures."""
-    rows = tuple((int(r.shape[0]), int(r.shape[1])) for r in group.rows)
+    rows = tuple(r.shape for r in group.rows)
     return GroupSummary(group.name, describe(group.sources), nodes_of(group), int(group.units.size), rows, macs)
 
 
@@ -229,9 +229,11 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 def owner(dependencies: Dependencies) -> Ids:
     """Per unit, the number of its group."""
-    found = np.full(dependencies.unit_count, -1, dtype=np.int64)
+    found = np.full(dependencies.unit_count + len(dependencies.whole) + 1, -1, dtype=np.int64)
     for number, group in enumerate(dependencies.groups):
-        found[group.units] = number
+        for units in (group.units, *(rows.parents for rows in group.rows)):
+            found[units] = number
+    found[-1] = -1  # written by parents that are none
     return found
 
 

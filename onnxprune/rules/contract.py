@@ -88,7 +88,7 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
         op.source(first)  # a transposed depthwise weight has its filters on the axis that counts groups
     blocks = {out_axis: outer if out_axis == 0 else inner, in_axis: outer if in_axis == 0 else inner}
     into, out = op.join(channels, Axis(blocks[in_axis].ravel())), Axis(blocks[out_axis].ravel())
-    couple(op, blocks[in_axis], blocks[out_axis])
+    couple(op, outer, inner)
     op.cost(factor, [op.extent(Axis(blocks[in_axis].ravel()), 1), op.extent(out, 1)], blocks[in_axis])
     return into, out
 
@@ -96,8 +96,7 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
 def inner_ids(op: Op, groups: int) -> Ids:
     """Ids of the weight's within-group axis, for every group. Shape (groups, width).
 
-    Every group keeps the same positions, so that one list of indices tells what the weight lost, unless the tracer was
-    asked to leave groups free and the weight is an initializer that nothing else reads.
+    Only an initializer that nothing else reads can lose different positions in every group.
     """
     blocks = op.weight_blocks(1, 1, groups, 0)
     if blocks is not None:
@@ -108,14 +107,19 @@ def inner_ids(op: Op, groups: int) -> Ids:
     return np.broadcast_to(inner, (groups, inner.size))
 
 
-def couple(op: Op, into: Ids, out: Ids) -> None:
-    """Say what the groups of a convolution may lose: whole groups when they are one channel wide, else equal rows."""
-    if into.shape[1] == 1 or out.shape[1] == 1:
-        op.ties.tie(out, into[:, :1])
-        op.ties.tie(into, into[:, :1])
+def couple(op: Op, outer: Ids, inner: Ids) -> None:
+    """Say what the groups of a convolution may lose: equal numbers from each, or whole groups.
+
+    Groups one channel wide only go whole. The inner axis counts within a group: all groups lose the same positions of
+    it where that leaves a choice, so that one list of indices tells what the weight lost.
+    """
+    if inner.shape[1] == 1 or outer.shape[1] == 1:
+        op.ties.tie(outer, inner[:, :1])
+        op.ties.tie(inner, inner[:, :1])
         return
-    op.rows(into)
-    op.rows(out)
+    whole = op.ties.fresh(outer.shape[0])
+    op.rows(inner, whole, same=True)
+    op.rows(outer, whole)
 
 
 @resize("FusedConv", domain="com.microsoft")

@@ -149,6 +149,13 @@ class Edit:
         patched = self.patched(self.node.output[0], change, sizes, self.after)
         self.after.append(onnx.helper.make_node("Identity", [patched], [name], name=self.fresh(f"{name}_dense")))
 
+    def pick_output(self, index: Array, axis: int) -> None:
+        """Insert a node after this one that takes `index` along an axis of its output."""
+        name = self.node.output[0]
+        self.node.output[0] = self.fresh(f"{name}_dealt")
+        inputs = [self.node.output[0], self.constant(f"{name}_order", index.astype(np.int64))]
+        self.after.append(onnx.helper.make_node("Gather", inputs, [name], name=self.fresh(f"{name}_order"), axis=axis))
+
     def patched(self, name: str, change: Array, sizes: Array, into: list[onnx.NodeProto]) -> str:
         """Nodes that compute `sizes` where `change`, else the vector `name`; the name of their output."""
         base = f"{self.node.output[0]}_sizes"

@@ -31,11 +31,13 @@ class Rows:
         ids: Shape (rows, width).
         parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
         node: The node that made the rectangle.
+        same: Rows keep the same positions, too.
     """
 
     ids: Ids
     parents: Ids | None
     node: str
+    same: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +224,17 @@ class Op:
         """Labels for an axis along which a tensor repeats one value: fresh where the size is known."""
         return Axis(self.ties.fresh(size)) if isinstance(size, int) and size > 1 else Axis()
 
-    def rows(self, ids: Ids, parents: Ids | None = None) -> None:
-        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers."""
+    def rows(self, ids: Ids, parents: Ids | None = None, *, same: bool = False) -> None:
+        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers.
+
+        Args:
+            ids: Shape (..., width).
+            parents: Ids that stand for whole rows, shape (...): a row may then also go whole, with its parent.
+            same: Prefer that all rows keep the same positions, so that one list tells what they lost.
+        """
         if ids.ndim > 1 and ids.shape[-1] >= 1:
             wide = ids.reshape(-1, ids.shape[-1])
-            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name))
+            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name, same))
 
     def source(self, axis: Axis) -> Axis:
         """Note that this weight axis produces channels: filters are ranked along it."""
@@ -314,31 +322,36 @@ class Op:
             return Axis(np.take(axis.ids, index, axis=axis.by.index(k)), axis.by)
         return axis
 
-    def merged(self, axes: Axes, members: Sequence[int], shape: Shape, tensor: str) -> Ids | None:
+    def merged(
+        self, axes: Axes, members: Sequence[int], sizes: Sequence[int], tensor: str, *, dealt: bool = False
+    ) -> Ids | None:
         """The ids of several neighbouring axes flattened into one; None when all are frozen.
 
         Two axes that could shrink independently would leave a pattern no single axis can lose, so all but one freeze.
+
+        Args:
+            axes: Labels of the tensor.
+            members: The axes, in order.
+            sizes: Their sizes; for an axis of unknown size, over how many indices its labels repeat.
+            tensor: The tensor's name.
+            dealt: Whether the node can deal out again what rows of other axes than the leading ones keep, as a channel
+                shuffle does: each row may then keep positions of its own.
         """
         live = [k for k in members if axes[k].ids is not None]
         if not live:
             return None
-        sizes = [shape[k] for k in members]
-        if not all(isinstance(s, int) for s in sizes):
-            for k in live:
-                self.fix(axes, k, tensor, "merged with an axis of unknown size")
-            return None
-        leaf = max(live, key=lambda k: (len(axes[k].by), -k))
+        leaf = leaf_of(axes, live)
         axis = axes[leaf]
         for k in live:
             if k != leaf and k not in axis.by:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
-        ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
-        if axis.by and not (ordered and set(axis.by) <= set(members)):
-            for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone
+        if axis.by and not (in_order(axis, leaf) and set(axis.by) <= set(members)):
+            for b in axis.by:  # interleaved: no row may go alone
                 if axes[b].ids is not None:
                     self.freeze_ids(cast(Ids, axes[b].ids), f"{self.kind} interleaves it", tensor, b)
-            axis = self.plain(axes, leaf)
-        return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
+            if not (dealt and set(axis.by) <= set(members)):
+                axis = self.plain(axes, leaf)  # and rows must keep the same positions
+        return spread(axis, leaf, members, sizes).ravel()
 
     def row_ids(self, ids: Ids, depth: int) -> Ids:
         """Fresh ids for the rows of an array: one for each index of its first `depth` dimensions, equal for equal rows.
@@ -375,3 +388,13 @@ class Op:
             upper, lower = out[moving[depth - 1]].ids, out[moving[depth]].ids
             self.rows(cast(Ids, lower), upper)
         return out
+
+
+def leaf_of(axes: Axes, live: Sequence[int]) -> int:
+    """Of the axes that have labels, the one whose rows run over the most others; the first of several."""
+    return max(live, key=lambda k: (len(axes[k].by), -k))
+
+
+def in_order(axis: Axis, own: int) -> bool:
+    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
+    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

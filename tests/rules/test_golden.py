@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from onnxprune.labels import Ids
-from onnxprune.trace import Dependencies, Group, trace
+from onnxprune.trace import Dependencies, Family, Group, trace
 from tests.rules.cases import CASES, FAMILIES, Case
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -32,8 +32,15 @@ def render(case: Case) -> str:
 
 def group_text(group: Group) -> str:
     sources = ", ".join(f"{s.tensor}:{s.axis}" for s in group.sources)
-    rows = "".join(f" rows {'/'.join(map(units_text, family))}" for family in group.rows)
-    return f"{group.name}: {units_text(group.units)} ({sources}){rows}"
+    return f"{group.name}: {units_text(group.units)} ({sources}){''.join(map(rows_text, group.rows))}"
+
+
+def rows_text(family: Family) -> str:
+    same, whole = (
+        " same" if family.same else "",
+        f" of {units_text(family.parents)}" if family.parents.max() >= 0 else "",
+    )
+    return f"{same} rows {'/'.join(map(units_text, family.members))}{whole}"
 
 
 def labels_text(dependencies: Dependencies) -> Iterator[str]:

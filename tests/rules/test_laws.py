@@ -113,6 +113,14 @@ def kept(axes: Axes | None, shape: tuple[int, ...], keep: Mask, only: int | None
     return mask
 
 
+def rows_first(axes: Axes, rank: int) -> list[int]:
+    """Tensor axes in an order in which no axis stands before those that its rows run over."""
+    order: list[int] = []
+    while len(order) < rank:
+        order.append(next(k for k in range(rank) if k not in order and (not axes or set(axes[k].by) <= set(order))))
+    return order
+
+
 def random_like(array: Array, rng: np.random.Generator) -> Array:
     """Random numbers of an array's type."""
     if array.dtype.kind == "f":
@@ -207,7 +215,10 @@ def commute(subject: Subject) -> None:
         for name in [o for node in subject.nodes for o in node.output if o in small]:
             mask = kept(dependencies.labels.get(name), large[name].shape, keep)
             assert mask.sum() == small[name].size, f"{name}: {mask.sum()} entries stay, {small[name].shape} are there"
-            close(case, large[name][mask].reshape(small[name].shape), small[name], name)
+            order = rows_first(dependencies.labels.get(name) or (), large[name].ndim)
+            small_rows = small[name].transpose(order)
+            large_rows = large[name].transpose(order)[mask.transpose(order)].reshape(small_rows.shape)
+            close(case, large_rows, small_rows, name)
             stated = pruned.shapes[name]
             assert all(not isinstance(d, int) or d == n for d, n in zip(stated, small[name].shape, strict=True)), name
 

@@ -40,12 +40,15 @@ chain(
     ir=10,
 )
 MVN = "the reference implementation adds a float32"
-chain("MeanVarianceNormalization", "b = MeanVarianceNormalization <axes=[2, 3]> (a)", lacks=MVN)
-chain("MeanVarianceNormalization-mixes", "c = Conv(a, u) b = MeanVarianceNormalization (c)", u=(6, 6, 1, 1), lacks=MVN)
+GRAIN = {"p": (4, 4), "lacks": MVN}  # onnxruntime divides by the deviation alone, so no channel may be all zeros
+chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)", **GRAIN)
+chain("MeanVarianceNormalization-batch", "c = Add(a, p) b = MeanVarianceNormalization (c)", **GRAIN)
 chain(
-    "MeanVarianceNormalization-channels", "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1, 2]> (c)",
-    u=(6, 6, 1, 1), lacks=MVN,
-)  # fmt: skip
+    "MeanVarianceNormalization-channels",
+    "d = Conv(a, u) c = Add(d, p) b = MeanVarianceNormalization <axes=[1, 2]> (c)",
+    u=(6, 6, 1, 1),
+    **GRAIN,
+)
 chain("LRN", "c = Conv(a, u) b = LRN <size=3> (c)", u=(6, 6, 1, 1))
 chain(
     "GroupNormalization-by-reshape",
