@@ -22,7 +22,8 @@ class Axis:
         ids: int64 array; the last dimension runs over the axis itself. None: the axis is frozen, of any size.
         by: Axes of the same tensor that the leading dimensions of `ids` run over. Axis `by[t]` falls into
             `ids.shape[t]` equal blocks and each block has ids of its own: the feature axis of `(heads, features)`,
-            or the input axis of a grouped convolution's weight.
+            or the input axis of a grouped convolution's weight. Over an axis of unknown size (a batch that heads were
+            merged with) the rows repeat.
         cause: For a frozen axis, the index of the `Freeze` that froze it (-1: none recorded).
     """
 
@@ -41,6 +42,12 @@ class Axis:
 
 
 Axes = tuple[Axis, ...]
+
+
+def fits(axes: Axes, shape: Sequence[object]) -> bool:
+    """Whether labels have the rank and, where it is known, the shape of their tensor."""
+    sizes = [d if a.ids is None else a.ids.shape[-1] for a, d in zip(axes, shape, strict=False)]
+    return len(axes) == len(shape) and all(s == d or not isinstance(d, int) for s, d in zip(sizes, shape, strict=True))
 
 
 @dataclass(frozen=True)

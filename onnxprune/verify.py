@@ -28,6 +28,7 @@ from onnxprune.trace import Dependencies, Mask
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 ABSOLUTE = 1e-2  # added to the scale of an output; times the tolerance it allows 1e-6 in float32
+REMEDY = "nothing was written; --skip the layer, and please report it"
 CHUNK = 64  # tensors captured at once when a difference is traced to its first tensor
 
 
@@ -154,7 +155,7 @@ def verify(
         each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
         where = next(filter(None, each), "no single tensor differs")
     what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
-    raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
+    raise VerificationError(what, where=where, remedy=REMEDY)
 
 
 def check_normalised(original: Model, dense: Model, batches: Sequence[Feeds], threads: int) -> None:

@@ -141,6 +141,9 @@ def check_report(report: dict[str, Any], *, timed: bool = False) -> None:
     assert all(report["after"][key] <= n for key, n in report["before"].items())
     for entry in report["frozen"]:
         assert set(entry) == {"tensor", "axis", "node", "reason"} and entry["reason"] and entry["tensor"]
+    for entry in report["isolated"]:
+        assert set(entry) == {"group", "reason"} and entry["reason"]
+        assert entry["group"] in {g["name"] for g in report["groups"] if g["channels_after"] == g["channels_before"]}
     verified = report["verified"]
     assert set(verified) == {"ok", "kind", "max_abs", "max_rel"}
     assert verified["ok"] is True and verified["kind"] in ("exact", "approximate")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
-from onnxprune.labels import Ids
+from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.plan import Target, plan
 from onnxprune.rewrite import rewrite
+from onnxprune.rules import RULES, Op
+from onnxprune.rules.registry import Rule
 from onnxprune.trace import Dependencies, Family, Group, Source, trace
 from onnxprune.trace.units import find_groups
 from tests.rules.cases import CASES, Case, Weight
@@ -48,6 +52,43 @@ def test_unknown_domains_are_named_with_the_operator() -> None:
     found = traced("a = Conv(x, w) b = com.microsoft.QuickGelu(a) y = Conv(b, v)")
     assert not found.groups
     assert "no rule for operator com.microsoft.QuickGelu" in reasons(found, "a")
+
+
+def divide(op: Op) -> Sequence[Axes]:
+    raise ZeroDivisionError("two\nlines")
+
+
+def short(op: Op) -> Sequence[Axes]:
+    return [op.input(0)[:2]]
+
+
+def narrow(op: Op) -> Sequence[Axes]:
+    return [tuple(axis if axis.ids is None else Axis(axis.ids[:-1]) for axis in op.input(0))]
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (divide, "ZeroDivisionError: two lines"),
+        (short, "ValueError: wrong labels for 'r'"),
+        (narrow, "wrong labels"),
+    ],
+)
+def test_a_rule_that_breaks_freezes_its_node_and_no_more(
+    broken: Callable[[Op], Sequence[Axes]], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, ("", "Relu"), Rule(broken, "planted", "planted"))
+    body = "a = Conv(x, u) s = Tanh(a) b = Conv(s, w) r = Relu(b) y = Conv(r, v)"
+    shapes: dict[str, Weight] = {"u": (8, 3, 1, 1), "w": (6, 8, 1, 1)}
+    found = traced(body, **shapes)
+    assert [g.name for g in found.groups] == ["u"]
+    reason = next(freeze for source, freeze in found.held if source.tensor == "w")
+    assert reason.node == "Relu3" and reason.reason.startswith("internal error in the rule for Relu: ")
+    assert told in reason.reason
+    assert rewrite(found, found.groups[0].units[:2]).weights["u"].shape == (6, 3, 1, 1)
+    monkeypatch.setenv("ONNXPRUNE_DEBUG", "1")
+    with pytest.raises((ZeroDivisionError, ValueError)):
+        traced(body, **shapes)
 
 
 def test_the_rest_of_a_graph_with_an_unknown_operator_stays_free() -> None:

@@ -63,8 +63,8 @@ class Limits:
         scope: 'local' or 'global'.
         align: Kept widths are multiples of this.
         max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
-        skip: Globs over tensor and node names; groups with a match stay whole.
-        layer_ratios: (glob, ratio): groups with a match lose this share, whatever the target. Later ones win.
+        skip: Globs over tensor and node names, or sources (`tensor:axis`); layers with a match stay whole.
+        layer_ratios: (glob, ratio): layers with a match lose this share, whatever the target. Later ones win.
         rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
             'auto': equal numbers, but whole convolution groups where widths are aligned, and whole ones where equal
             numbers cannot come near the target.
@@ -266,12 +266,13 @@ def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
     for glob, ratio in [*limits.layer_ratios, *((s, 0.0) for s in limits.skip)]:
         found = False
         for group, ratios in zip(groups, forced, strict=True):
-            for name, units in named_units(dependencies, group):
-                if name == glob or fnmatchcase(name, glob):
-                    ratios[np.isin(group.units, units)] = ratio
+            for source in group.sources:
+                names = (source.tensor, source.node, f"{source.tensor}:{source.axis}")
+                if any(n == glob or fnmatchcase(n, glob) for n in names):
+                    ratios[np.isin(group.units, dependencies.unit[source.ids])] = ratio
                     found = True
         if not found:
-            every = dict.fromkeys(name for g in groups for name, _ in named_units(dependencies, g))
+            every = [n for g in groups for s in g.sources for n in (s.tensor, s.node)]
             near = difflib.get_close_matches(glob, every, n=3, cutoff=0.0)
             raise PlanError(f"'{glob}' matches no prunable layer", remedy=f"names look like: {', '.join(near)}")
     return forced
@@ -368,15 +369,3 @@ def goal(chooser: Chooser, target: Target) -> tuple[float, Callable[[list[tuple[
         return after / max(1.0, float(getattr(chooser.dense, name)))
 
     return aim, share, name
-
-
-def named_units(dependencies: Dependencies, group: Group) -> Iterator[tuple[str, Ids]]:
-    """The names a user may give for a part of a group, and its units: tensors, nodes, and the group's where it has one.
-
-    Two axes of one tensor that make two groups are told apart by the groups' names alone.
-    """
-    for source in group.sources:
-        units = dependencies.unit[source.ids]
-        yield from ((source.tensor, units), (source.node, units))
-    if all(source.tensor != group.name for source in group.sources):
-        yield group.name, group.units

@@ -62,6 +62,8 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         right = report.accuracy["before"], report.accuracy["after"]
         yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
     yield "verified", canvas.text(words.verified(report.verified), "green" if report.verified.ok else "bold red")
+    if report.isolated:
+        yield "left whole", canvas.text(words.isolated(report.isolated), "yellow")
     if report.latency is None:
         yield "latency", canvas.text("not measured")
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from onnxprune.bench import MARGIN, Comparison
@@ -120,6 +120,13 @@ def verified(e: Equivalence) -> str:
     verdict = f"{e.kind}, pruned == masked" if e.ok else "FAILED, pruned differs from masked"
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
     return f"{verdict} on {plural(e.batches, 'batch')}: {figures}"
+
+
+def isolated(groups: Mapping[str, str], shown: int = 3) -> str:
+    """How many groups were left whole because they failed, and the first of them."""
+    listed = ", ".join(f"'{name}'" for name in list(groups)[:shown])
+    rest = f" and {len(groups) - shown} more" if len(groups) > shown else ""
+    return f"{plural(len(groups), 'group')} failed verification and stayed whole: {listed}{rest}"
 
 
 def points(before: float, after: float) -> str:

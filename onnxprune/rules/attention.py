@@ -32,9 +32,8 @@ def attention(op: Op) -> Sequence[Axes]:
     inner = contracted(op, per_head(op, QUERY, q_heads), repeated(keys, times))
     outer = repeated(values, times)
     heads = tie_heads(op, kv_heads, times)
-    for axis in (keys, values):
-        if axis.ids is not None and flat:
-            op.rows(axis.ids, heads.ids)
+    if flat:
+        heads = note_rows(op, heads, [axis.ids for axis in (keys, values) if axis.ids is not None])
     fix_others(op, flat)
     query_heads = join_mask(op, repeated_heads(heads, times), q_heads)
     note_cost(op, query_heads, q_heads, inner, outer)
@@ -112,6 +111,20 @@ def tie_heads(op: Op, heads: int, times: int) -> Axis:
     return joined
 
 
+def note_rows(op: Op, heads: Axis, dims: Sequence[Ids]) -> Axis:
+    """Note that heads lose equal numbers, or go whole where no two of them share a dimension; the heads, then."""
+    if heads.ids is not None and not all(apart(ids) for ids in dims):
+        heads = op.freeze_ids(heads.ids, "heads share dimensions, so none goes whole", op.name_in(KEY), -1)
+    for ids in dims:
+        op.rows(ids, heads.ids)
+    return heads
+
+
+def apart(ids: Ids) -> bool:
+    """Whether no two heads share a dimension, as they do behind a rotation by common angles. Shape (heads, width)."""
+    return sum(np.unique(row).size for row in ids) == np.unique(ids).size
+
+
 def join_mask(op: Op, heads: Axis, count: int) -> Axis:
     """Heads of queries, joined with the mask's where it has one for each."""
     if not op.has(MASK) or len(op.shape(MASK)) < 3:
@@ -175,7 +188,7 @@ def rotary_embedding(op: Op) -> Sequence[Axes]:
     x = op.input(0)
     own = len(x) - 1
     heads = count_heads(op, 0, "num_heads")
-    op.fix_rest(x, (own,) if own == 2 else (1, own), op.name_in(0), "RotaryEmbedding runs along this axis")
+    op.fix_rest(x, (own,), op.name_in(0), "RotaryEmbedding runs along this axis")
     angles = op.join(*(op.plain(op.input(i), len(op.shape(i)) - 1) for i in (1, 2)))
     for i in range(1, op.arity):
         if op.has(i):
@@ -185,7 +198,7 @@ def rotary_embedding(op: Op) -> Sequence[Axes]:
     op.records.zero[op.node.output[0]] = keeps_zero(op, op.name_in(0))
     if own == 2:
         return [(Axis(), Axis(), flattened(out))]
-    return [(Axis(), op.plain(x, 1), Axis(), narrowed(out))]
+    return [(Axis(), Axis(), Axis(), narrowed(out))]
 
 
 def turned(op: Op, dims: Axis, angles: Axis) -> Axis:
@@ -200,7 +213,8 @@ def turned(op: Op, dims: Axis, angles: Axis) -> Axis:
         op.ties.tie(pairs, angles.ids[:, None])
     if rest.shape[1] and len(op.input(0)) == 3:
         op.rows(rest)
-    return dims
+    common = np.broadcast_to(dims.ids[0, :size], dims.ids[:, :size].shape)
+    return dims if angles.ids is None else Axis(np.concatenate([common, rest], axis=1), dims.by)
 
 
 def pairs_of(ids: Ids, interleaved: int) -> Ids:

@@ -6,7 +6,6 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
@@ -14,62 +13,13 @@ import onnx
 
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
+from onnxprune.rules.records import CannotTrace as CannotTrace
+from onnxprune.rules.records import Product as Product
+from onnxprune.rules.records import Records as Records
+from onnxprune.rules.records import Rows as Rows
 from onnxprune.shapes import attribute
 
 T = TypeVar("T")
-
-
-class CannotTrace(Exception):
-    """A rule that meets a form it does not express: everything the node touches freezes for this reason."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Ids in rows that must lose equal numbers, so that the array stays rectangular.
-
-    Attributes:
-        ids: Shape (rows, width).
-        parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
-        node: The node that made the rectangle.
-        same: Rows keep the same positions, too.
-    """
-
-    ids: Ids
-    parents: Ids | None
-    node: str
-    same: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The work of one contraction: MACs = factor x the number of kept indices on each axis / kept groups.
-
-    Attributes:
-        node: Node name.
-        factor: Multiplications per index combination (spatial positions, kernel taps, batch 1).
-        axes: Id arrays of the axes that can shrink.
-        groups: Id array of shape (groups, width): the product is divided by the rows still alive; None for one group.
-    """
-
-    node: str
-    factor: float
-    axes: tuple[Ids, ...]
-    groups: Ids | None = None
-
-
-@dataclass
-class Records:
-    """What rules note down beside ties: rows, sources and costs.
-
-    `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
-    """
-
-    rows: list[Rows] = field(default_factory=list)
-    sources: list[tuple[Ids, str]] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
-    zero: dict[str, bool] = field(default_factory=dict)
-    weights: set[str] = field(default_factory=set)
 
 
 class Op:
@@ -200,6 +150,9 @@ class Op:
         """Tie two axes of equal size that are combined element by element."""
         if a.ids is None or b.ids is None:
             return self.join_frozen(a, b)
+        over = [axis for axis in a.by if axis in b.by]
+        a, b = self.rows_over(a, over), self.rows_over(b, over)
+        assert a.ids is not None and b.ids is not None
         if a.by == b.by and a.ids.shape == b.ids.shape:
             self.ties.tie(a.ids, b.ids)
             return a
@@ -209,6 +162,15 @@ class Op:
             raise CannotTrace(f"{self.kind} combines axes of sizes {a.ids.size} and {b.ids.size}")
         self.ties.tie(a.ids, b.ids)
         return a
+
+    def rows_over(self, axis: Axis, over: Sequence[int]) -> Axis:
+        """An axis in rows over some axes only: along the others, rows are tied position by position."""
+        ids = axis.ids
+        for depth in reversed(range(len(axis.by))):
+            if ids is not None and axis.by[depth] not in over:
+                self.ties.tie(ids, np.take(ids, [0], axis=depth))
+                ids = np.take(ids, 0, axis=depth)
+        return Axis(ids, tuple(b for b in axis.by if b in over), axis.cause)
 
     def join_frozen(self, a: Axis, b: Axis) -> Axis:
         """Freeze the live one of two axes because the other is frozen."""
@@ -288,14 +250,7 @@ class Op:
     def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
         """Axis `k` no longer in rows over axes that disappear: those rows are tied position by position."""
         axis = axes[k]
-        lost = [depth for depth, b in enumerate(axis.by) if b in gone]
-        if axis.ids is None or not lost:
-            return axis
-        ids = axis.ids
-        for depth in reversed(lost):
-            self.ties.tie(ids, np.take(ids, [0], axis=depth))
-            ids = np.take(ids, 0, axis=depth)
-        return Axis(ids, tuple(b for b in axis.by if b not in gone))
+        return self.rows_over(axis, [b for b in axis.by if b not in gone]) if set(axis.by) & set(gone) else axis
 
     def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
         """Axes with fixed size-1 axes inserted at the output positions `at`."""
@@ -391,8 +346,8 @@ class Op:
 
 
 def leaf_of(axes: Axes, live: Sequence[int]) -> int:
-    """Of the axes that have labels, the one whose rows run over the most others; the first of several."""
-    return max(live, key=lambda k: (len(axes[k].by), -k))
+    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
+    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
 
 
 def in_order(axis: Axis, own: int) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties
+from onnxprune.errors import debugging, described
+from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, fits
 from onnxprune.model import Model, captured
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, find
@@ -71,17 +72,25 @@ class Tracer:
         return ids
 
     def visit(self, node: onnx.NodeProto) -> None:
-        """Carry labels through one node."""
+        """Carry labels through one node; a rule that fails in an unforeseen way freezes it like one that refuses."""
         op = Op(node, self.model, self.ties, self.records, self.find)
         op.open_blocks = self.open_blocks
-        note_zeros(op)
         rule = find(node)
         try:
+            note_zeros(op)
             if rule is None or captured(node):
                 raise CannotTrace(f"no rule for operator {'.'.join(filter(None, (node.domain, node.op_type)))}")
             outputs = rule.trace(op)
+            for name, axes in zip(node.output, outputs, strict=False):
+                if (shape := self.model.shapes.get(name)) is not None and not fits(axes, shape):
+                    raise ValueError(f"wrong labels for '{name}'")  # every later stage counts on them
         except CannotTrace as refusal:
             self.give_up(op, str(refusal))
+            return
+        except Exception as error:
+            if debugging():
+                raise
+            self.give_up(op, f"internal error in the rule for {node.op_type}: {described(error)}")
             return
         self.labels.update((name, axes) for name, axes in zip(node.output, outputs, strict=False) if name)
         for name in node.output[len(outputs) :]:

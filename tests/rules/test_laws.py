@@ -98,7 +98,8 @@ def wide(axes: Axes, k: int, shape: tuple[int, ...]) -> Ids:
     ids = axes[k].ids
     assert ids is not None
     for t, b in enumerate(axes[k].by):
-        ids = np.repeat(ids, shape[b] // ids.shape[t], axis=t)
+        times = shape[b] // ids.shape[t]  # the axis falls into blocks; where its size is open, rows repeat along it
+        ids = np.concatenate([ids] * times, axis=t) if axes[b].ids is None else np.repeat(ids, times, axis=t)
     order = [*axes[k].by, k]
     ids = np.transpose(ids, np.argsort(order))
     return ids.reshape([shape[d] if d in order else 1 for d in range(len(shape))])
@@ -192,9 +193,9 @@ def removals(dependencies: Dependencies, name: str) -> Iterator[Ids]:
     """Units chosen by random scores: so much of every group, all but one, and of each group another share."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     varied = tuple((group.name, (0.2 + 0.3 * i) % 1) for i, group in enumerate(dependencies.groups))
-    for aim, limits in [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)] + [
-        (None, Limits(layer_ratios=varied))
-    ]:
+    equal = [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)]
+    whole = [(Target(ratio=r), Limits(rows="whole")) for r in (0.4, 0.6)]
+    for aim, limits in [*equal, *whole, (None, Limits(layer_ratios=varied))]:
         if not dependencies.groups:
             return
         scores = Scores("random", rng.random(dependencies.unit_count))

@@ -78,6 +78,15 @@ def transpose_by_the_inverse(patch: Patch) -> None:
     replace_rule(patch, "Transpose", inverse)
 
 
+@mutant("Transpose")
+def transpose_to_the_next_labels(patch: Patch) -> None:
+    def shifted(o: Op) -> Sequence[Axes]:
+        axes = o.permuted(o.input(0), o.attr("perm", []))
+        return [tuple(axis if axis.ids is None else Axis(axis.ids + 1, axis.by) for axis in axes)]
+
+    replace_rule(patch, "Transpose", shifted)
+
+
 @mutant("Pad", "Pad-axes")
 def pad_before_and_after_swapped(patch: Patch) -> None:
     padded = layout.padded

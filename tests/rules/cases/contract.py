@@ -129,6 +129,29 @@ case(
 )  # fmt: skip
 
 case(
+    "attention-heads-merged-with-an-open-batch",  # the same, exported with a batch axis of unknown size
+    "x[3,N,7] -> y[N,3,5]",
+    "q0 = MatMul(x, w) q1 = Reshape(q0, s) q2 = Transpose <perm=[1, 0, 2]> (q1) q = Reshape(q2, r) "
+    "k0 = MatMul(x, u) k1 = Reshape(k0, s) k2 = Transpose <perm=[1, 2, 0]> (k1) k = Reshape(k2, l) "
+    "a0 = MatMul(x, z) a1 = Reshape(a0, s) a2 = Transpose <perm=[1, 0, 2]> (a1) a = Reshape(a2, r) "
+    "m = MatMul(q, k) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[2, 0, 1, 3]> (o) o2 = Reshape(o1, t) o3 = MatMul(o2, v) o4 = Reshape(o3, f) "
+    "y = Transpose <perm=[1, 0, 2]> (o4)",
+    w=(7, 12), u=(7, 12), z=(7, 12), v=(12, 5),
+    s=[3, -1, 4], r=[-1, 3, 3, 4], l=[-1, 3, 4, 3], t=[-1, 12], f=[3, -1, 5],
+)  # fmt: skip
+case(
+    "attention-grouped-queries",  # two key and value heads for four query heads
+    "x[N,3,7] -> y[N,3,5]",
+    "q0 = MatMul(x, w) q1 = Reshape(q0, s) q = Transpose <perm=[0, 2, 3, 1, 4]> (q1) "
+    "k0 = MatMul(x, u) k1 = Reshape(k0, g) k = Transpose <perm=[0, 2, 3, 4, 1]> (k1) "
+    "a0 = MatMul(x, z) a1 = Reshape(a0, g) a = Transpose <perm=[0, 2, 3, 1, 4]> (a1) "
+    "m = MatMul(q, k) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[0, 3, 1, 2, 4]> (o) o2 = Reshape(o1, t) y = MatMul(o2, v)",
+    w=(7, 16), u=(7, 8), z=(7, 8), v=(16, 5), s=[0, 3, 2, 2, 4], g=[0, 3, 2, 1, 4], t=[0, 3, 16],
+)  # fmt: skip
+
+case(
     "attention-halves-turned",
     "x[N,4,7] -> y[N,4,5]",
     "q = MatMul(x, w) r = Reshape(q, s) h = Slice(r, i, j, k) l = Slice(r, j, e, k) n = Neg(l) "
