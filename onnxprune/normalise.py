@@ -1,13 +1,14 @@
 """Bring a graph into the form the tracer reads. Law: it computes what it computed, and every name is kept.
 
-Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped; shapes are
-inferred with a symbolic batch. BatchNormalization stays, and so does every operation on weights: labels pass through
-those, and the report can name the initializer of the file.
+Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped, and so are
+initial states of zero, which the layers of a file tend to share; shapes are inferred with a symbolic batch.
+BatchNormalization stays, and so does every operation on weights: labels pass through those, and the report can name the
+initializer of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,10 @@ from onnxprune.shapes import Inference, attribute, shape_of
 
 MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
+
+
+RECURRENT, INITIAL_STATES = ("LSTM", "GRU", "RNN"), (5, 6)
+MOVES = frozenset("Cast Concat Expand Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
 
 
 def normalise(model: Model) -> Model:
@@ -43,6 +48,7 @@ def normalise(model: Model) -> Model:
     sort_nodes(proto.graph, where)
     staged = Model(proto, weights, model.path, model.external)
     inference = fold_sizes(staged, weights)
+    drop_zero_states(staged)
     staged = drop_dead(staged)
     shapes = {n: s for n, t in inference.types.items() if (s := shape_of(t)) is not None}
     return replace(staged, shapes=shapes, values=inference.values)
@@ -163,6 +169,29 @@ def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
         inference.weights.add(node.output[0])  # parameters, by another name
         return False
     return True
+
+
+def drop_zero_states(model: Model) -> None:
+    """Leave out initial states of recurrent layers that are zero, which is what their absence says (in place)."""
+    makers = {name: node for node in model.proto.graph.node for name in node.output}
+    for node in model.proto.graph.node:
+        for i in INITIAL_STATES if node.op_type in RECURRENT and node.domain in ("", "ai.onnx") else ():
+            if i < len(node.input) and is_zero(node.input[i], model.weights, makers):
+                node.input[i] = ""
+
+
+def is_zero(name: str, weights: Mapping[str, Array], makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor holds zeros alone, told by what made it."""
+    if name in weights:
+        return not weights[name].any()
+    node = makers.get(name)
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        value = attribute(node, "value")
+        return value is None or not numpy_helper.to_array(value).any()
+    parts = node.input if node.op_type == "Concat" else node.input[:1]
+    return node.op_type in MOVES and all(is_zero(part, weights, makers) for part in parts)
 
 
 def drop_dead(model: Model) -> Model:

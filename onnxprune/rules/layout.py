@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -22,20 +23,35 @@ def transpose(op: Op) -> Sequence[Axes]:
 
 @rule("Concat")
 def concat(op: Op) -> Sequence[Axes]:
-    """numpy.concatenate along `axis`; the other axes are tied."""
+    """numpy.concatenate along `axis`; the other axes are tied, or run in rows over it where slices are stacked."""
     operands = [op.input(i) for i in range(op.arity)]
     rank = len(operands[0])
     axis = op.attr("axis", 1) % rank
-    out = list(operands[0])
-    for axes in operands[1:]:
-        out = [out[k] if k == axis else op.join(out[k], axes[k]) for k in range(rank)]
+    sizes = [op.shape(i)[axis] for i in range(op.arity)]
+    out = [Axis() if k == axis else beside(op, [axes[k] for axes in operands], sizes, axis) for k in range(rank)]
     out[axis] = concatenated(op, operands, axis)
-    return [tuple(rows_kept(op, tuple(out), k, axis) for k in range(rank))]
+    return [tuple(out)]
 
 
-def rows_kept(op: Op, axes: Axes, k: int, axis: int) -> Axis:
-    """Rows over the concatenated axis are counted anew there, so they become plain."""
-    return op.plain(axes, k) if k != axis and axis in axes[k].by else axes[k]
+def beside(op: Op, found: Sequence[Axis], sizes: Sequence[Dim], axis: int) -> Axis:
+    """An axis beside the concatenated one, from that of every operand: tied, or in rows that lose equal numbers."""
+    slices = [rows_over(own, size, axis) for own, size in zip(found, sizes, strict=True)]
+    rows = [ids for ids in slices if ids is not None]
+    if len(rows) < len(found):
+        joined = reduce(op.join, found)  # rows over the concatenated axis are counted anew there, so they become plain
+        return Axis(op.collapse(joined.ids)) if joined.ids is not None and axis in joined.by else joined
+    ids = np.concatenate(rows)
+    if (ids == ids[0]).all():
+        return Axis(ids[0])
+    op.rows(ids)
+    return Axis(ids, (axis,))
+
+
+def rows_over(own: Axis, size: Dim, axis: int) -> Ids | None:
+    """The ids of an axis for each index of another: of the one there is, or of those it has rows for; else None."""
+    if own.ids is None or (own.by and (own.by != (axis,) or own.ids.shape[0] != size)):
+        return None
+    return own.ids if own.by else own.ids[None] if size == 1 else None
 
 
 def concatenated(op: Op, operands: Sequence[Axes], axis: int) -> Axis:

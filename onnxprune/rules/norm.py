@@ -49,20 +49,6 @@ def batch_normalization(op: Op) -> Sequence[Axes]:
     return [y, *([(c,)] * (op.outputs - 1))]
 
 
-@rule("GroupNormalization")
-def group_norm(op: Op) -> Sequence[Axes]:
-    """Freezes all but the batch; traced through, every group loses equal numbers of channels."""
-    x, reason = op.input(0), f"{op.kind} mixes this axis with itself"
-    op.fix_rest(x, (0, 1), op.name_in(0), reason)
-    channels = op.mixes(x, 1, op.name_in(0), reason)
-    y = (op.plain(x, 0), Axis() if channels.ids is None else op.plain(x, 1), *(Axis() for _ in x[2:]))
-    if y[1].ids is not None:
-        op.rows(y[1].ids.reshape(op.attr("num_groups", 1), -1))
-    for i in (1, 2):
-        y = scaled(op, y, i, 1, reason)
-    return [y]
-
-
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Op) -> Sequence[Axes]:
     """Freezes the axes it normalises over (before operator set 13: all from `axis` on)."""

@@ -124,5 +124,6 @@ PARTIAL_SHAPES: Mapping[str, Callable[[Known, onnx.NodeProto], Shape | None]] = 
     "CausalConvWithState": like_input,
     "GroupNormalization": like_input,
     "MeanVarianceNormalization": like_input,
+    "RotaryEmbedding": like_input,
     "Crop": cropped,
 }

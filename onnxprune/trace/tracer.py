@@ -96,7 +96,7 @@ class Tracer:
             self.records.mixed.pop(node.output[0] if node.output else "", None)
             self.give_up(op, f"internal error in the rule for {node.op_type}: {described(error)}")
             return
-        self.labels.update(zip(node.output, outputs, strict=False))
+        self.labels.update((name, axes) for name, axes in zip(node.output, outputs, strict=False) if name)
         for name in node.output[len(outputs) :]:
             self.hold(name, op, "an output its rule does not describe")
 

@@ -42,18 +42,9 @@ from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
 from tests.rules.cases import CASES, Case
+from tests.rules.contractions import contracted_axes, contracts
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
-# Which operand and which of its axes a contraction sums over.
-CONTRACTED = {
-    "Conv": 1,
-    "FusedConv": 1,
-    "ConvInteger": 1,
-    "ConvTranspose": 0,
-    "DeformConv": 1,
-    "MatMul": -2,
-    "MatMulInteger": -2,
-}
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -287,20 +278,11 @@ def fill(
         value, axes = np.array(values[name]), dependencies.labels.get(name)
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
-        axis = contracted_axis(node, value.ndim) if i == 1 else None
-        if axis is not None:
+        for axis in contracted_axes(node, i, value.ndim):
             cut = ~kept(axes, value.shape, keep, only=axis)
             value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
         found.append(value)
     return found
-
-
-def contracted_axis(node: onnx.NodeProto, rank: int) -> int | None:
-    """The axis of a contraction's second operand that is summed over."""
-    if node.op_type == "Gemm":
-        return int(any(a.name == "transB" and a.i for a in node.attribute))
-    axis = CONTRACTED.get(node.op_type)
-    return None if axis is None else 0 if rank == 1 else axis % rank
 
 
 def interference_free(subject: Subject) -> None:
@@ -335,15 +317,15 @@ def cut_off(subject: Subject) -> None:
 
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
-    return contracted_axis(node, 2) is not None and not any(n in model.weights for n in node.input)
+    return contracts(node) and not any(n in model.weights for n in node.input[:3])
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
     produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
-    contracts = [node for node in model.proto.graph.node if contracted_axis(node, 2) is not None]
-    operands = {tensor for tensor, _ in produced} | {name for node in contracts for name in node.input[:2]}
+    summing = [node for node in model.proto.graph.node if contracts(node)]
+    operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:2]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
         mask = kept(axes, value.shape, keep)

@@ -176,7 +176,7 @@ def updates_not_tied(patch: Patch) -> None:
     patch.setattr(Op, "join", lambda o, a, b: a if o.kind == "ScatterND" else join(o, a, b))
 
 
-@mutant("GatherElements-channels", "TopK-channels", "MeanVarianceNormalization-channels")
+@mutant("GatherElements-channels", "TopK-channels")
 def mixed_axes_pass(patch: Patch) -> None:
     for module in (scatter, reduce, norm):
         patch.setattr(module, "mixing", lambda o, i, mixed, reason: o.input(i))

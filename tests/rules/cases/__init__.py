@@ -11,7 +11,7 @@ __all__ = ["CASES", "FAMILIES", "Case", "Weight"]
 FAMILIES: dict[str, list[str]] = {}
 for _family in (
     *("elementwise", "norm", "quant", "contract", "layout", "reduce", "control", "structures", "through"),
-    *("scatter", "vision", "sequence", "signal", "text"),
+    *("scatter", "vision", "sequence", "signal", "text", "recurrent", "einsum", "attention"),
 ):
     _known = set(CASES)
     import_module(f"tests.rules.cases.{_family}")

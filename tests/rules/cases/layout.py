@@ -316,3 +316,17 @@ chain(
     "b = Concat <axis=1> (c, d, f, g)",
     i=[0, 0], j=[1, 0], l=[0, 1], m=[1, 1], e=[9, 9], k=[2, 3], s=[2, 2], v=(5, 24, 1, 1), out="2,2",
 )  # fmt: skip
+case(
+    "Concat-stacks",  # torch.stack, read as it was laid
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = Flatten(d) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(8, 5), k=[1],
+)  # fmt: skip
+case(
+    "Concat-stacks-and-sums",
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = ReduceSum <keepdims=0> (d, k) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(4, 5), k=[1],
+)  # fmt: skip

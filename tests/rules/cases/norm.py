@@ -39,6 +39,16 @@ chain(
     opset=21,
     ir=10,
 )
+MVN = "the reference implementation adds a float32"
+GRAIN = {"p": (4, 4), "lacks": MVN}  # onnxruntime divides by the deviation alone, so no channel may be all zeros
+chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)", **GRAIN)
+chain("MeanVarianceNormalization-batch", "c = Add(a, p) b = MeanVarianceNormalization (c)", **GRAIN)
+chain(
+    "MeanVarianceNormalization-channels",
+    "d = Conv(a, u) c = Add(d, p) b = MeanVarianceNormalization <axes=[1, 2]> (c)",
+    u=(6, 6, 1, 1),
+    **GRAIN,
+)
 chain("LRN", "c = Conv(a, u) b = LRN <size=3> (c)", u=(6, 6, 1, 1))
 chain(
     "GroupNormalization-by-reshape",
@@ -59,21 +69,6 @@ case(
 )  # fmt: skip
 chain("CumSum", "b = CumSum(a, k)", k=np.array(2))
 chain("CumSum-channels", "c = Conv(a, u) b = CumSum(c, k)", u=(6, 6, 1, 1), k=np.array(1))
-MVN = "its function body adds a float32 constant"
-chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization(c)", p=(4, 4), lacks=MVN)
-chain(
-    "MeanVarianceNormalization-positions",
-    "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)",
-    p=(4, 4),
-    opset=9,
-    lacks=MVN,
-)
-chain(
-    "MeanVarianceNormalization-channels",
-    "c = Conv(a, u) b = MeanVarianceNormalization <axes=[1]> (c)",
-    u=(6, 6, 1, 1),
-    lacks=MVN,
-)
 chain(
     "BatchNormalization-training",
     "b, p, r = BatchNormalization <training_mode=1> (a, s, t, m, q)",
