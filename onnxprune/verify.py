@@ -20,6 +20,7 @@ import onnx
 from onnxprune.data import Feeds
 from onnxprune.data import batches as sample_batches
 from onnxprune.errors import VerificationError
+from onnxprune.graph import every_node
 from onnxprune.labels import Ids
 from onnxprune.model import Array, Model, check, is_float
 from onnxprune.rewrite import masked, severed, take
@@ -200,7 +201,7 @@ def inner_difference(
     activations are left out, for there a last bit may become a whole step.
     """
     nodes = pruned.proto.graph.node
-    if any("QuantizeLinear" in n.op_type and n.input[0] not in pruned.weights for n in nodes):
+    if any("QuantizeLinear" in n.op_type and n.input[0] not in pruned.weights for n in every_node(pruned.proto.graph)):
         return ""
     readers = {s.node for s in dependencies.sources}
     made = [(n.output[0], n) for n in nodes if (n.name or n.output[0]) in readers]

@@ -1,6 +1,6 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, norm, pointwise, reduce, reshape, select
+from onnxprune.rules import bodies, contract, control, layout, norm, pointwise, reduce, reshape, select
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -10,6 +10,7 @@ __all__ = [
     "Op",
     "Product",
     "Rows",
+    "bodies",
     "contract",
     "control",
     "find",

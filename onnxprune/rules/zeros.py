@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxprune.graph import subgraphs
 from onnxprune.labels import Axis
 from onnxprune.rules.op import Op
 
@@ -49,7 +50,7 @@ def is_weight(op: Op, name: str) -> bool:
 def note_zeros(op: Op) -> None:
     """Record, before a node is traced, what is known of its outputs; its inputs were recorded before."""
     inputs = [n for n in op.node.input if n]
-    if inputs and all(is_weight(op, n) for n in inputs):
+    if inputs and next(subgraphs(op.node), None) is None and all(is_weight(op, n) for n in inputs):
         op.records.weights.update(op.node.output)
     op.records.zero.update(dict.fromkeys(op.node.output, decide(op, inputs)))
 
