@@ -41,7 +41,8 @@ def normalise(model: Model) -> Model:
     where = str(model.path or "model")
     proto = inline_functions(proto)
     names = Names(proto.graph)
-    lift_weights(proto.graph, weights, names, where)
+    if lift_weights(proto.graph, weights, names, where):
+        proto.ir_version = max(proto.ir_version, 4)  # the first whose initializers need not be inputs
     sort_nodes(proto.graph, where)
     staged = Model(proto, weights, model.path, model.external)
     folder = Folder(staged, weights, names)

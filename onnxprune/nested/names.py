@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import chain, count
 
 import onnx
@@ -11,18 +12,21 @@ from onnxprune.graph import every_graph, own_names, replace_nodes, subgraphs
 
 
 class Names:
-    """The names of a model.
-
-    Attributes:
-        taken: Names that stand for a tensor by now.
-        elsewhere: All names of tensors and nodes, in bodies too; no new name is made equal to one of them.
-    """
+    """The names of a model. They are collected when first asked for: most models need no new ones."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
-        self.taken = {*own_names(graph), *(o.name for o in graph.output)}
-        self.elsewhere: set[str] = set()
-        for body in every_graph(graph):
-            self.elsewhere.update(own_names(body), (node.name for node in body.node))
+        self.graph = graph
+
+    @cached_property
+    def taken(self) -> set[str]:
+        """Names that stand for a tensor by now."""
+        return {*own_names(self.graph), *(o.name for o in self.graph.output)}
+
+    @cached_property
+    def elsewhere(self) -> set[str]:
+        """All names of tensors and nodes, in bodies too; no new name is made equal to one of them."""
+        bodies = list(every_graph(self.graph))
+        return {n.name for body in bodies for n in body.node} | {name for body in bodies for name in own_names(body)}
 
     def settle(self, name: str) -> str:
         """Take a name: itself while no other tensor has it, else one like it."""

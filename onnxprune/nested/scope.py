@@ -19,8 +19,11 @@ from onnxprune.nested.sparse import dense_tensor, expand_sparse
 NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
-def lift_weights(graph: onnx.GraphProto, weights: dict[str, Array], names: Names, where: str) -> None:
+def lift_weights(graph: onnx.GraphProto, weights: dict[str, Array], names: Names, where: str) -> bool:
     """Make every constant of the model an initializer of the main graph, and every name unique (in place).
+
+    Returns:
+        Whether some came from bodies.
 
     Raises:
         ModelError: A stored tensor is damaged.
@@ -28,9 +31,11 @@ def lift_weights(graph: onnx.GraphProto, weights: dict[str, Array], names: Names
     lifter = Lifter(graph, weights, names, where)
     expand_sparse(graph, weights, where)
     lifter.lift_constants(graph)
+    before = len(weights)
     for node in graph.node:
         for body in subgraphs(node):
             lifter.settle(body, {})
+    return len(weights) > before
 
 
 class Lifter:

@@ -46,6 +46,11 @@ def scalar(op: Op, name: str) -> None:
     op.fix_rest(op.labels(name) or (), (), name, f"{op.kind} reads it to decide what to run")
 
 
+def still(op: Op, name: str) -> Axes:
+    """Frozen labels for what a body is told of its own run: the turn, the condition."""
+    return tuple(Axis() for _ in op.model.shapes.get(name) or ())
+
+
 def output(op: Op, j: int, axes: Labels) -> Labels:
     """The labels of output `j`; frozen where they are unknown and its shape is not."""
     if axes is not None or j >= op.outputs:
@@ -78,7 +83,7 @@ def loop(op: Op) -> Sequence[Labels]:
             scalar(op, op.name_in(i))
     given = [start(op, name, body.input[i + 2].name) for i, name in enumerate(states)]
     work = len(op.records.products)
-    ends = op.walk(body, [(), (), *given])
+    ends = op.walk(body, [*(still(op, info.name) for info in body.input[:2]), *given])
     count = op.value(0)
     repeat(op, work, 1 if count is None or count.dtype == object else max(1, int(count.ravel()[0])))
     scalar(op, body.output[0].name)

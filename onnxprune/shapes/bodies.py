@@ -63,9 +63,11 @@ def enter(walk: Walk, node: onnx.NodeProto) -> None:
         return
     body = next(subgraphs(node))
     if node.op_type == "Loop":
-        for info, kind in zip(body.input, (TensorProto.INT64, TensorProto.BOOL), strict=False):
-            walk.types[info.name] = tensor_type(kind, ())
-        walk.values[body.input[1].name] = np.array(True)  # or the body would not run
+        turn, condition = body.input[0].name, body.input[1].name
+        # A body runs only where the condition holds.
+        walk.types[turn] = tensor_type(TensorProto.INT64, ())
+        walk.types[condition] = walk.types.get(node.input[1], tensor_type(TensorProto.BOOL, ()))
+        walk.values[condition] = np.ones((1,) if shape_of(walk.types[condition]) == (1,) else (), bool)
         carry(walk, body, node.input[2:], 2, 1)
         return
     states = len(node.input) - attribute(node, "num_scan_inputs", 0)
@@ -79,7 +81,7 @@ def carry(walk: Walk, body: onnx.GraphProto, starts: Sequence[str], first_in: in
     """Find types of the carried states that a turn of the body keeps, and leave the body inferred with them."""
     inside = [i.name for i in body.input[first_in : first_in + len(starts)]]
     after = [o.name for o in body.output[first_out : first_out + len(starts)]]
-    types = [walk.types.get(name, TypeProto()) for name in starts]
+    types, mark = [walk.types.get(name, TypeProto()) for name in starts], walk.unnamed
     for turn in range(TURNS + 1):
         if turn == TURNS:
             types = [tensor_type(t.tensor_type.elem_type, None) if t.HasField("tensor_type") else t for t in types]
@@ -87,7 +89,7 @@ def carry(walk: Walk, body: onnx.GraphProto, starts: Sequence[str], first_in: in
         walk.types.update(zip(inside, types, strict=True))
         for node in body.node:
             walk.visit(node)
-        wider = [meet(t, walk.types.get(name, TypeProto())) for t, name in zip(types, after, strict=True)]
+        wider = [meet(t, walk.types.get(name, TypeProto()), mark) for t, name in zip(types, after, strict=True)]
         if all(w == t for w, t in zip(wider, types, strict=True)):
             return
         types = wider
@@ -139,15 +141,24 @@ def trips(walk: Walk, node: onnx.NodeProto) -> int | None:
     return max(0, int(count.ravel()[0]))
 
 
-def meet(a: TypeProto, b: TypeProto) -> TypeProto:
-    """What two types have in common: dimensions that differ become unknown, and so does a rank that differs."""
+def meet(a: TypeProto, b: TypeProto, mark: int | None = None) -> TypeProto:
+    """What two types have in common: dimensions that differ become unknown, and so does a rank that differs.
+
+    With `mark`, symbols of `a` after that number stand for any size already.
+    """
     if a == b:
         return a
     x, y = shape_of(a), shape_of(b)
     if x is None or y is None or len(x) != len(y):
         tensors = a.HasField("tensor_type") and b.HasField("tensor_type")
         return tensor_type(a.tensor_type.elem_type, None) if tensors else TypeProto()
-    return tensor_type(a.tensor_type.elem_type, tuple(p if p == q else None for p, q in zip(x, y, strict=True)))
+    same = [p == q or (mark is not None and arose(p, mark)) for p, q in zip(x, y, strict=True)]
+    return tensor_type(a.tensor_type.elem_type, tuple(p if s else None for p, s in zip(x, same, strict=True)))
+
+
+def arose(size: Dim, mark: int) -> bool:
+    """Whether a size is a symbol after symbol number `mark`."""
+    return isinstance(size, str) and size.startswith("?") and int(size[1:]) > mark
 
 
 def without(info: TypeProto, axis: int) -> TypeProto:
@@ -173,6 +184,4 @@ def outside(info: TypeProto, mark: int) -> TypeProto:
     shape = shape_of(info)
     if shape is None:
         return info
-    inner = [isinstance(d, str) and d.startswith("?") and int(d[1:]) > mark for d in shape]
-    dims = tuple(None if own else d for d, own in zip(shape, inner, strict=True))
-    return tensor_type(info.tensor_type.elem_type, dims)
+    return tensor_type(info.tensor_type.elem_type, tuple(None if arose(d, mark) else d for d in shape))

@@ -185,8 +185,9 @@ class Inference:
         kind = self.types[node.output[0]].tensor_type.elem_type if node.output[0] in self.types else 0
         if kind not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL):
             return None
-        sizes = [d for d in self.shape(node.output[0]) or (None,) if isinstance(d, int)]
-        if len(sizes) != len(self.shape(node.output[0]) or (None,)) or volume(sizes) > SMALL:
+        shape = self.shape(node.output[0])
+        sizes = [d for d in shape or () if isinstance(d, int)]
+        if shape is None or len(sizes) != len(shape) or volume(sizes) > SMALL:
             return None
         names = [n for n in node.input if n]
         result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))
