@@ -12,18 +12,19 @@ runtimes approximate with a fixed absolute error of about 1e-7.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 import numpy as np
 import onnx
 
 from onnxprune.data import Feeds
 from onnxprune.data import batches as sample_batches
-from onnxprune.errors import VerificationError
-from onnxprune.graph import every_node
+from onnxprune.errors import DataError, RuntimeUnavailable, VerificationError
+from onnxprune.graph import every_node, reads, subgraphs
 from onnxprune.labels import Ids
-from onnxprune.model import Array, Model, check, is_float
-from onnxprune.rewrite import masked, severed, take
+from onnxprune.model import Array, Model, bare, check, is_float
+from onnxprune.rewrite import masked, severed, take, touched
 from onnxprune.runtime import Session, capture, run, session
 from onnxprune.trace import Dependencies, Mask
 
@@ -150,12 +151,61 @@ def verify(
             break
     keep = dependencies.keep(removed)
     if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
-        return found
-    if not found.ok:
+        found = worst_branch(found, dependencies, keep, reference, pruned, batches[0], threads)
+        if found.ok:
+            return found
+        where = f"where it takes the other branch of an If, at output '{found.worst}'"
+    elif not found.ok:
         each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
         where = next(filter(None, each), "no single tensor differs")
     what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
     raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
+
+
+def worst_branch(
+    found: Equivalence,
+    dependencies: Dependencies,
+    keep: Mask,
+    reference: Model,
+    pruned: Model,
+    feeds: Feeds,
+    threads: int,
+) -> Equivalence:
+    """The comparison that is worst when each If takes either branch: inputs alone may never lead into one of them.
+
+    A branch that cannot be run on these inputs stays unproven.
+    """
+    for name, taken in product(pruned_branches(dependencies, keep), (False, True)):
+        try:
+            a, b = (forced(m, name, taken) for m in (reference, pruned))
+            other = compare(a, b, [feeds], threads=threads)
+        except (DataError, RuntimeUnavailable):
+            continue
+        if not other.ok:
+            return other
+        if other.max_rel > found.max_rel:
+            found = replace(other, batches=found.batches)
+    return found
+
+
+def pruned_branches(dependencies: Dependencies, keep: Mask) -> list[str]:
+    """The main graph's If nodes whose branches hold or read something that became smaller, by first output."""
+    nodes = [n for n in dependencies.model.proto.graph.node if n.op_type == "If"]
+    reached = {n.output[0]: [name for body in subgraphs(n) for name in reads(body)] for n in nodes}
+    small = {o: any(touched(dependencies.labels.get(name, ()), keep) for name in read) for o, read in reached.items()}
+    return [name for name in small if small[name]][:CHUNK]
+
+
+def forced(model: Model, name: str, taken: bool) -> Model:
+    """The model with one If of the main graph, known by its first output, taking the branch `taken`."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    held = f"{name}_forced"
+    for node in proto.graph.node:
+        if name in node.output[:1]:
+            node.input[0] = held
+    proto.graph.initializer.append(bare(held, np.array(taken)))
+    return replace(model, proto=proto, weights={**model.weights, held: np.array(taken)})
 
 
 def check_normalised(original: Model, dense: Model, batches: Sequence[Feeds], threads: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
 from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
@@ -54,8 +53,7 @@ def test_they_are_written_densely_and_pruned(flat: bool, constant: bool) -> None
     assert {s.tensor for g in dependencies.groups for s in g.sources} == {"w"}
     removed = plan(dependencies, score(dependencies, "l1"), Target(ratio=0.5), Limits()).removed(dependencies)
     small = rewrite(dependencies, removed)
-    original = subject if not constant else None  # onnxruntime runs no Constant of sparse values that a Gemm reads
-    assert verify(dependencies, removed, small, [random_feeds(subject, batch=2)], original=original).ok
+    assert verify(dependencies, removed, small, [random_feeds(subject, batch=2)], original=subject).ok
     assert small.weights["w"].shape == (3, 7) and not small.proto.graph.sparse_initializer
 
 
@@ -78,5 +76,5 @@ def test_large_ones_stay_and_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_indices_out_of_bounds_are_refused() -> None:
     proto = model()
     proto.graph.sparse_initializer[0].dims[0] = 5
-    with pytest.raises((ModelError, onnx.checker.ValidationError), match="w|index"):
+    with pytest.raises(ModelError, match="out of range"):
         normalise(from_proto(proto))
