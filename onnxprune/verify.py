@@ -45,6 +45,7 @@ class Equivalence:
         tolerance: The relative difference allowed.
         batches: Batches compared.
         worst: The output with the largest relative difference.
+        unproven: Branches that could not be run on the inputs given; '' if none.
     """
 
     ok: bool
@@ -54,6 +55,7 @@ class Equivalence:
     tolerance: float
     batches: int
     worst: str = ""
+    unproven: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values, for JSON."""
@@ -144,11 +146,7 @@ def verify(
     check_standard(dependencies.model, pruned)
     if original is not None:
         check_normalised(original, dependencies.model, batches, threads)
-    for cut in (masked, severed):
-        reference = cut(dependencies, removed)
-        found = compare(reference, pruned, batches, threads=threads)
-        if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
-            break
+    reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
     keep = dependencies.keep(removed)
     if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
         found = worst_branch(found, dependencies, keep, reference, pruned, batches[0], threads)
@@ -162,6 +160,18 @@ def verify(
     raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
 
 
+def compare_masked(
+    dependencies: Dependencies, removed: Ids, pruned: Model, batches: Sequence[Feeds], threads: int
+) -> tuple[Model, Equivalence]:
+    """The dense model without the removed channels, and how the pruned one compares to it."""
+    reference = masked(dependencies, removed)
+    found = compare(reference, pruned, batches, threads=threads)
+    if found.max_abs == np.inf:  # zeros met a division: the channels are cut off at their readers instead
+        reference = severed(dependencies, removed)
+        found = compare(reference, pruned, batches, threads=threads)
+    return reference, found
+
+
 def worst_branch(
     found: Equivalence,
     dependencies: Dependencies,
@@ -173,18 +183,23 @@ def worst_branch(
 ) -> Equivalence:
     """The comparison that is worst when each If takes either branch: inputs alone may never lead into one of them.
 
-    A branch that cannot be run on these inputs stays unproven.
+    A branch that cannot be run on these inputs stays unproven, and is named.
     """
     for name, taken in product(pruned_branches(dependencies, keep), (False, True)):
+        a, b = (forced(m, name, taken) for m in (reference, pruned))
         try:
-            a, b = (forced(m, name, taken) for m in (reference, pruned))
-            other = compare(a, b, [feeds], threads=threads)
+            told = all(np.isfinite(out).all() for out in run(session(a), feeds).values() if is_float(out))
+            other = compare(a, b, [feeds], threads=threads) if told else None
         except (DataError, RuntimeUnavailable):
+            other = None
+        if other is None:
+            where = f"'{name}' where its condition is {taken}"
+            found = replace(found, unproven=", ".join(filter(None, (found.unproven, where))))
             continue
         if not other.ok:
             return other
         if other.max_rel > found.max_rel:
-            found = replace(other, batches=found.batches)
+            found = replace(other, batches=found.batches, unproven=found.unproven)
     return found
 
 

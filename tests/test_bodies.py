@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.errors import VerificationError
 from onnxprune.graph import every_graph, every_node, own_names
 from onnxprune.importance import Scores
 from onnxprune.model import Model
@@ -206,3 +209,27 @@ def seq(name: str, graph: str) -> onnx.GraphProto:
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
     made = helper.make_node("SequenceConstruct", [name], [f"{graph}_list"])
     return helper.make_graph([made], graph, [], [helper.make_value_info(f"{graph}_list", kind)])
+
+
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_branch_that_the_inputs_do_not_take_is_verified_too(flag: bool) -> None:
+    subject = same_names_in_both_branches()
+    dependencies, removed, small = pruned(subject)
+    wrong = np.array(small.weights["u" if flag else "u_1"])
+    wrong[0] += 1
+    spoilt = replace(small, weights={**small.weights, "u" if flag else "u_1": wrong})
+    with pytest.raises(VerificationError, match="takes the other branch of an If, at output 'y'"):
+        verify(dependencies, removed, spoilt, [feeds(subject, flag)])
+
+
+def test_a_branch_that_does_not_run_is_named() -> None:
+    """The other branch reshapes to a batch that is not there."""
+    subject = same_names_in_both_branches()
+    body = subject.proto.graph.node[1].attribute[0].g
+    body.node.insert(len(body.node) - 1, helper.make_node("Reshape", ["i", "nine"], ["j"]))
+    body.node[-1].input[0] = "j"
+    subject.proto.graph.initializer.append(numpy_helper.from_array(np.array([9, -1]), "nine"))
+    subject = graphs.loaded(subject.full())
+    dependencies, removed, small = pruned(subject)
+    found = verify(dependencies, removed, small, [feeds(subject, flag=True)])
+    assert found.ok and found.unproven == "'y' where its condition is False"

@@ -119,7 +119,8 @@ def verified(e: Equivalence) -> str:
     """What was compared, and how closely it agreed."""
     verdict = f"{e.kind}, pruned == masked" if e.ok else "FAILED, pruned differs from masked"
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
-    return f"{verdict} on {plural(e.batches, 'batch')}: {figures}"
+    missed = f"; not run, give data for it: {e.unproven}" if e.unproven else ""
+    return f"{verdict} on {plural(e.batches, 'batch')}: {figures}{missed}"
 
 
 def points(before: float, after: float) -> str:
