@@ -233,3 +233,28 @@ def test_a_branch_that_does_not_run_is_named() -> None:
     dependencies, removed, small = pruned(subject)
     found = verify(dependencies, removed, small, [feeds(subject, flag=True)])
     assert found.ok and found.unproven == "'y' where its condition is False"
+
+
+def test_a_turn_is_told_in_the_shape_that_the_body_declares() -> None:
+    """torch declares a vector of one, from which it makes the bounds of a Slice."""
+    nodes = [
+        helper.make_node("Add", ["i", "one"], ["j"]),
+        helper.make_node("Slice", ["a", "i", "j", "one"], ["part"]),
+        helper.make_node("SequenceInsert", ["s", "part"], ["n"]),
+        helper.make_node("Identity", ["c"], ["go"]),
+    ]
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+    ends = [info("go", kind=TensorProto.BOOL), helper.make_value_info("n", kind)]
+    fed = [info("i", 1, kind=TensorProto.INT64), info("c", kind=TensorProto.BOOL), helper.make_value_info("s", kind)]
+    steps = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("SequenceEmpty", [], ["e"]),
+        helper.make_node("Loop", ["m", "", "e"], ["l"], body=helper.make_graph(nodes, "turn", fed, ends)),
+        helper.make_node("ConcatFromSequence", ["l"], ["b"], axis=1),
+        helper.make_node("MatMul", ["b", "v"], ["y"]),
+    ]
+    numbers = [numpy_helper.from_array(np.array([n]), name) for n, name in ((4, "m"), (1, "one"))]
+    subject = model(steps, [weight("w", 7, 6), weight("v", 4, 5), *numbers], flag=False)
+    dependencies, removed, small = pruned(subject)
+    assert verify(dependencies, removed, small, [feeds(subject, flag=True)], original=subject).ok
+    assert not any(n.op_type == "Loop" for n in small.proto.graph.node)

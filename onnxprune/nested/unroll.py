@@ -16,7 +16,7 @@ from onnxprune.graph import subgraphs
 from onnxprune.model import Array
 from onnxprune.nested.names import renamed
 from onnxprune.nested.sequences import Nodes, Sequences
-from onnxprune.shapes import Inference
+from onnxprune.shapes import Inference, told
 
 NODES_LIMIT = 4096  # nodes: what a written-out Loop may grow to
 
@@ -93,6 +93,7 @@ def unrolled(node: onnx.NodeProto, times: int, sequences: Sequences) -> Nodes:
 
 def fed(node: onnx.NodeProto, turn: int, states: Sequence[str], sequences: Sequences) -> list[str]:
     """What the body's inputs are called in one turn: its number, the condition, which holds, and the states."""
-    number = sequences.constant(f"{node.output[0]}_turn", np.array(turn, dtype=np.int64))
-    holds = node.input[1] or sequences.constant(f"{node.output[0]}_holds", np.array(True))
-    return [number, holds, *states]
+    body = next(subgraphs(node))
+    number = np.full(told(body.input[0]), turn, dtype=np.int64)
+    holds = sequences.constant(f"{node.output[0]}_holds", np.ones(told(body.input[1]), dtype=bool))
+    return [sequences.constant(f"{node.output[0]}_turn", number), holds, *states]

@@ -63,11 +63,9 @@ def enter(walk: Walk, node: onnx.NodeProto) -> None:
         return
     body = next(subgraphs(node))
     if node.op_type == "Loop":
-        turn, condition = body.input[0].name, body.input[1].name
-        # A body runs only where the condition holds.
-        walk.types[turn] = tensor_type(TensorProto.INT64, ())
-        walk.types[condition] = walk.types.get(node.input[1], tensor_type(TensorProto.BOOL, ()))
-        walk.values[condition] = np.ones((1,) if shape_of(walk.types[condition]) == (1,) else (), bool)
+        for info, kind in zip(body.input, (TensorProto.INT64, TensorProto.BOOL), strict=False):
+            walk.types[info.name] = tensor_type(kind, told(info))
+        walk.values[body.input[1].name] = np.ones(told(body.input[1]), bool)  # a body runs only where it holds
         carry(walk, body, node.input[2:], 2, 1)
         return
     states = len(node.input) - attribute(node, "num_scan_inputs", 0)
@@ -75,6 +73,12 @@ def enter(walk: Walk, node: onnx.NodeProto) -> None:
     for info, name, axis in zip(body.input[states:], node.input[states:], axes, strict=False):
         walk.types[info.name] = without(walk.types.get(name, TypeProto()), axis)
     carry(walk, body, node.input[:states], 0, 0)
+
+
+def told(info: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The shape in which a Loop tells its body the turn or the condition: a scalar, or what the body declares."""
+    shape = shape_of(info.type) or ()
+    return tuple(1 for _ in shape)
 
 
 def carry(walk: Walk, body: onnx.GraphProto, starts: Sequence[str], first_in: int, first_out: int) -> None:
