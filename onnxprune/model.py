@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
+from onnxprune.graph import subgraphs
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -118,27 +119,6 @@ def bare(name: str, array: Array) -> TensorProto:
     if array.size <= SMALL:
         return numpy_helper.from_array(np.asarray(array, order="C"), name)
     return TensorProto(name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The bodies directly inside a node (If, Loop, Scan)."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the bodies of a node read from outside themselves."""
-    names: set[str] = set()
-    for body in subgraphs(node):
-        inside = {i.name for i in body.input} | {t.name for t in body.initializer}
-        read = {o.name for o in body.output}
-        for inner in body.node:
-            read |= set(inner.input) | captured(inner)
-            inside |= set(inner.output)
-        names |= read - inside
-    return names - {""}
 
 
 def load(path: str | os.PathLike[str]) -> Model:

@@ -1,26 +1,28 @@
 """Bring a graph into the form the tracer reads. Law: it computes what it computed, and every name is kept.
 
-Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped, and so are
-initial states of zero, which the layers of a file tend to share; shapes are inferred with a symbolic batch.
-BatchNormalization stays, and so does every operation on weights: labels pass through those, and the report can name the
-initializer of the file.
+Functions are inlined; constants, those of bodies included, become initializers; an If whose condition is known becomes
+its branch, and a Loop that gathers a list of known length is written out; arithmetic on static sizes is folded; nodes
+nobody reads are dropped, and so are initial states of zero, which the layers of a file tend to share; shapes are
+inferred with a symbolic batch. BatchNormalization stays, and so does every operation on weights: labels pass through
+those, and the report can name the initializer of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Array, Model, bare, captured, take_data
-from onnxprune.names import namer
-from onnxprune.sequences import Sequences
+from onnxprune.graph import captured, every_node, reads, replace_nodes, subgraphs
+from onnxprune.model import Array, Model, bare
+from onnxprune.nested import Names, Sequences, branch, inline_functions, lift_weights, turns, unrolled
 from onnxprune.shapes import Inference, attribute, shape_of
 
 MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
@@ -44,48 +46,18 @@ def normalise(model: Model) -> Model:
     proto.CopyFrom(model.proto)
     weights = dict(model.weights)
     where = str(model.path or "model")
-    lift_constants(proto.graph, weights, where)
+    proto = inline_functions(proto)
+    names = Names(proto.graph)
+    if lift_weights(proto.graph, weights, names, where):
+        proto.ir_version = max(proto.ir_version, 4)  # the first whose initializers need not be inputs
     sort_nodes(proto.graph, where)
     staged = Model(proto, weights, model.path, model.external)
-    inference = fold_sizes(staged, weights)
+    folder = Folder(staged, weights, names)
+    folder.fold(proto.graph)
     drop_zero_states(staged)
     staged = drop_dead(staged)
-    shapes = {n: s for n, t in inference.types.items() if (s := shape_of(t)) is not None}
-    return replace(staged, shapes=shapes, values=inference.values)
-
-
-def lift_constants(graph: onnx.GraphProto, weights: dict[str, Array], where: str) -> None:
-    """Turn the Constant nodes of the main graph into initializers named after their outputs."""
-    kept = []
-    for node in graph.node:
-        tensor = constant_tensor(node) if node.op_type == "Constant" else None
-        if tensor is None or tensor.data_type == TensorProto.STRING:
-            kept.append(node)
-            continue
-        tensor.name = node.output[0]
-        weights[tensor.name] = take_data(tensor, where)
-        graph.initializer.append(tensor)
-    replace_nodes(graph, kept)
-
-
-def constant_tensor(node: onnx.NodeProto) -> TensorProto | None:
-    """The value of a Constant node as a tensor; None for strings and sparse tensors, which stay nodes."""
-    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
-    for a in node.attribute:
-        if a.name == "value":
-            tensor = TensorProto()
-            tensor.CopyFrom(a.t)
-            return tensor
-        if a.name in kinds:
-            return numpy_helper.from_array(np.array(onnx.helper.get_attribute_value(a), dtype=kinds[a.name]))
-    return None
-
-
-def replace_nodes(graph: onnx.GraphProto, kept: list[onnx.NodeProto]) -> None:
-    """Leave only `kept` in the graph, in that order."""
-    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
-    del graph.node[:]
-    graph.node.extend(copies)
+    shapes = {n: s for n, t in folder.inference.types.items() if (s := shape_of(t)) is not None}
+    return replace(staged, shapes=shapes, values=folder.inference.values)
 
 
 def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
@@ -104,38 +76,64 @@ def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
         seen.update(node.output)
 
 
-def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
-    """Infer all shapes, and turn nodes whose integer result is known into initializers (in place)."""
-    inference, kept = Inference(model), []
-    graph = model.proto.graph
-    outputs = {o.name for o in graph.output}
-    for node in written_out(graph, weights, inference):
-        inference.visit(node)
-        name = node.output[0] if node.output else ""
-        value = None if name in outputs or len(node.output) != 1 else constant_value(node, inference)
-        if value is None:
-            kept.append(node)
-            continue
-        weights[name] = value
-        graph.initializer.append(bare(name, value))
-    replace_nodes(graph, kept)
-    return inference
+class Folder:
+    """Walks a model's graphs, bodies included: infers all shapes and replaces what is known beforehand (in place)."""
 
+    def __init__(self, model: Model, weights: dict[str, Array], names: Names) -> None:
+        self.weights, self.names = weights, names
+        self.graph, self.inference = model.proto.graph, Inference(model)
+        known = (self.inference.shape, self.inference.exact_value, self.constant)
+        self.sequences = Sequences(*known, names, model.opsets.get("", 1))
 
-def written_out(graph: onnx.GraphProto, weights: dict[str, Array], inference: Inference) -> Iterator[onnx.NodeProto]:
-    """The nodes in order, known sequences written out; each must be visited by `inference` before the next is asked."""
-    fresh = namer(graph)
-
-    def constant(base: str, value: Array) -> str:
-        name = fresh(base)
-        weights[name] = value
-        graph.initializer.append(bare(name, value))
-        inference.add_weight(graph.initializer[-1], value)
+    def constant(self, base: str, value: Array) -> str:
+        """Store a new constant; its name."""
+        name = self.names.fresh(base)
+        self.store(name, value)
+        self.inference.learn(name, value)
         return name
 
-    sequences = Sequences(inference, fresh, constant)
-    for node in list(graph.node):
-        yield from sequences.unroll(node)
+    def store(self, name: str, value: Array) -> None:
+        """Store an initializer."""
+        value.flags.writeable = False
+        self.weights[name] = value
+        self.graph.initializer.append(bare(name, value))
+
+    def fold(self, graph: onnx.GraphProto) -> None:
+        """Turn nodes whose integer result is known into initializers, and known bodies and sequences into nodes."""
+        outputs, kept = {o.name for o in graph.output}, []
+        queue = deque(graph.node)
+        while queue:
+            node = queue.popleft()
+            plain = self.plain(node)
+            if plain is not None:
+                queue.extendleft(reversed(plain))
+                continue
+            name = node.output[0] if len(node.output) == 1 else ""
+            value = constant_value(node, self.inference) if name and name not in outputs else None
+            if value is None:
+                kept.append(node)
+            else:
+                self.store(name, value)
+        replace_nodes(graph, kept)
+
+    def plain(self, node: onnx.NodeProto) -> list[onnx.NodeProto] | None:
+        """Nodes that take the place of this one; None where it stays, and its outputs are inferred."""
+        if not self.inference.runs(node):
+            plain = self.sequences.plain(node)
+            if plain is None:
+                self.inference.visit(node)
+            return plain
+        condition = self.inference.exact_value(node.input[0]) if node.op_type == "If" else None
+        taken = None if condition is None else branch(node, condition, self.sequences)
+        if taken is not None:
+            return taken
+        mark = self.inference.enter(node)
+        if node.op_type == "Loop" and (times := turns(node, self.inference, self.sequences)):
+            return unrolled(node, times, self.sequences)
+        for body in subgraphs(node):
+            self.fold(body)
+        self.inference.leave(node, mark)
+        return None
 
 
 def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
@@ -173,8 +171,8 @@ def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
 
 def drop_zero_states(model: Model) -> None:
     """Leave out initial states of recurrent layers that are zero, which is what their absence says (in place)."""
-    makers = {name: node for node in model.proto.graph.node for name in node.output}
-    for node in model.proto.graph.node:
+    makers = {name: node for node in every_node(model.proto.graph) for name in node.output}
+    for node in every_node(model.proto.graph):
         for i in INITIAL_STATES if node.op_type in RECURRENT and node.domain in ("", "ai.onnx") else ():
             if i < len(node.input) and is_zero(node.input[i], model.weights, makers):
                 node.input[i] = ""
@@ -197,20 +195,36 @@ def is_zero(name: str, weights: Mapping[str, Array], makers: Mapping[str, onnx.N
 def drop_dead(model: Model) -> Model:
     """Drop nodes and initializers that no graph output depends on. Inputs stay, for callers feed them by name.
 
-    onnx-graphsurgeon decides what is alive (it follows nested bodies too); the nodes themselves are kept as they were
-    in the file, because a round trip through its own classes loses metadata, doc strings and rarer attribute types.
+    onnx-graphsurgeon decides what is alive in the main graph; the nodes themselves are kept as they were in the file,
+    because a round trip through its own classes loses metadata, doc strings and rarer attribute types.
     """
     graph = model.proto.graph
+    for node in graph.node:
+        for body in subgraphs(node):
+            prune_body(body)
     alive = living_nodes(graph)
     if len(alive) < len(graph.node):
         replace_nodes(graph, [n for i, n in enumerate(graph.node) if i in alive])
-    read = {name for node in graph.node for name in (*node.input, *captured(node))}
-    read |= {o.name for o in graph.output} | {i.name for i in graph.input}
+    read = {*reads(graph), *(i.name for i in graph.input)}
     dead = [i for i, t in enumerate(graph.initializer) if t.name not in read]
     for i in reversed(dead):
         del graph.initializer[i]
     held = {t.name for t in graph.initializer}
     return replace(model, weights={n: w for n, w in model.weights.items() if n in held})
+
+
+def prune_body(body: onnx.GraphProto) -> None:
+    """Drop the nodes of a body, and of the bodies in it, that its outputs do not depend on."""
+    needed, kept = {o.name for o in body.output}, []
+    for node in reversed(body.node):
+        if needed.isdisjoint(node.output):
+            continue
+        for inner in subgraphs(node):
+            prune_body(inner)
+        needed.update(node.input, captured(node))
+        kept.append(node)
+    if len(kept) < len(body.node):
+        replace_nodes(body, reversed(kept))
 
 
 def living_nodes(graph: onnx.GraphProto) -> set[int]:

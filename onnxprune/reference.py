@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.graph import replace_nodes
 from onnxprune.labels import Axes, Ids
 from onnxprune.model import Array, Model, Shape, bare
-from onnxprune.names import namer
-from onnxprune.normalise import drop_dead, replace_nodes
+from onnxprune.nested import Names
+from onnxprune.normalise import drop_dead
 from onnxprune.rewrite import pruned_size, take, touched, version
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
@@ -26,9 +27,14 @@ from onnxprune.trace import Dependencies, Mask
 
 
 def unreachable(dependencies: Dependencies, keep: Mask) -> tuple[str, ...]:
-    """The mixing nodes for which no reference can be made: their stored sizes take more than attributes to correct."""
-    nodes = dependencies.approximate(keep)
-    return tuple(n.name or n.output[0] for n in nodes if corrected(dependencies, keep, n) is None)
+    """The mixing nodes for which no reference can be made.
+
+    Those are nodes whose stored sizes take more than attributes to correct, and nodes inside bodies.
+    """
+    nodes, graph = dependencies.approximate(keep), dependencies.model.proto.graph
+    outside = {name for node in graph.node for name in node.output[:1]}
+    lost = [n for n in nodes if n.output[0] not in outside or corrected(dependencies, keep, n) is None]
+    return tuple(n.name or n.output[0] for n in lost)
 
 
 def corrected(dependencies: Dependencies, keep: Mask, node: onnx.NodeProto) -> onnx.NodeProto | None:
@@ -57,7 +63,7 @@ def restricted(dependencies: Dependencies, keep: Mask, dense: Model) -> Model:
         return dense
     proto = onnx.ModelProto()
     proto.CopyFrom(dense.proto)
-    around = Surroundings(dependencies, keep, namer(proto.graph), dict(dense.weights))
+    around = Surroundings(dependencies, keep, Names(proto.graph).fresh, dict(dense.weights))
     for node in proto.graph.node:
         if node.output and node.output[0] in chosen:
             around.restrict(node)

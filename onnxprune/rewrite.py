@@ -15,10 +15,11 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
+from onnxprune.graph import every_graph, every_node, replace_nodes, subgraphs
 from onnxprune.labels import Axes, Axis
 from onnxprune.model import Array, Model, Shape, bare
-from onnxprune.names import namer
-from onnxprune.normalise import drop_dead, replace_nodes
+from onnxprune.nested import Names
+from onnxprune.normalise import drop_dead
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
 from onnxprune.shapes import attribute
@@ -131,9 +132,9 @@ def masked(dependencies: Dependencies, removed: Array) -> Model:
     Divisors and the like are spared: zero over zero is not a number, and what they act on is cut off by its reader.
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
-    graph = dependencies.model.proto.graph
-    spared = {n.input[UNDEFINED_AT_ZERO[n.op_type]] for n in graph.node if n.op_type in UNDEFINED_AT_ZERO}
-    spared |= {name for n in graph.node if n.op_type.startswith(NORMS) for name in n.input[:1]}
+    nodes = list(every_node(dependencies.model.proto.graph))
+    spared = {n.input[UNDEFINED_AT_ZERO[n.op_type]] for n in nodes if n.op_type in UNDEFINED_AT_ZERO}
+    spared |= {name for n in nodes if n.op_type.startswith(NORMS) for name in n.input[:1]}
     weights = apply_leaf(dependencies, keep, zero, frozenset(spared))
     for name, origin in zero_points(dependencies.model).items():
         if (axes := dependencies.labels.get(name)) is not None and touched(axes, keep):
@@ -146,7 +147,7 @@ def masked(dependencies: Dependencies, removed: Array) -> Model:
 def zero_points(model: Model) -> dict[str, Array]:
     """Stored integers -> the integer that stands for zero, broadcastable to them."""
     found: dict[str, Array] = {}
-    for node in model.proto.graph.node:
+    for node in every_node(model.proto.graph):
         if node.op_type not in QUANTISED:
             continue
         (i, j), axis = QUANTISED[node.op_type]
@@ -175,7 +176,7 @@ def rewrite(dependencies: Dependencies, removed: Array) -> Model:
     proto = onnx.ModelProto()
     proto.CopyFrom(dependencies.model.proto)
     weights = apply_leaf(dependencies, keep, take, frozenset())
-    correct_nodes(dependencies, keep, proto, weights)
+    correct_nodes(dependencies, keep, proto.graph, weights, Names(proto.graph).fresh)
     rejoin(dependencies, keep, proto)
     del proto.graph.initializer[:]
     described = {t.name: t for t in dependencies.model.proto.graph.initializer}
@@ -236,11 +237,19 @@ def check_axes(dependencies: Dependencies, gone: Mask) -> None:
                 raise PlanError(what, remedy="leave equally many in every row, and at least one")
 
 
-def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto, weights: dict[str, Array]) -> None:
-    """Let the resize half of each rule correct the sizes its node stores."""
-    model, fresh = dependencies.model, namer(proto.graph)
+def correct_nodes(
+    dependencies: Dependencies,
+    keep: Mask,
+    graph: onnx.GraphProto,
+    weights: dict[str, Array],
+    fresh: Callable[[str], str],
+) -> None:
+    """Let the resize half of each rule correct the sizes its node stores, in a graph and in the bodies within it."""
+    model = dependencies.model
     nodes: list[onnx.NodeProto] = []
-    for node in proto.graph.node:
+    for node in graph.node:
+        for body in subgraphs(node):
+            correct_nodes(dependencies, keep, body, weights, fresh)
         correct = find_resize(node)
         if correct is None:
             nodes.append(node)
@@ -250,7 +259,7 @@ def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto
         if any(edit.changed(name) for name in (*node.input, *node.output)):
             correct(edit)
         nodes += [*edit.before, node, *edit.after]
-    replace_nodes(proto.graph, nodes)
+    replace_nodes(graph, nodes)
 
 
 def version(model: Model, node: onnx.NodeProto) -> int:
@@ -275,8 +284,7 @@ def pruned_size(axis: Axis, dense: int | str | None, keep: Mask) -> int | str | 
 
 def correct_infos(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> None:
     """Make the recorded dimensions of inputs, outputs and intermediate tensors true again."""
-    graph = proto.graph
-    for info in [*graph.value_info, *graph.input, *graph.output]:
+    for info in (i for g in every_graph(proto.graph) for i in (*g.value_info, *g.input, *g.output)):
         dims = info.type.tensor_type.shape.dim
         for dim, size in zip(dims, shapes.get(info.name, ()), strict=False):
             if isinstance(size, int) and dim.HasField("dim_value"):

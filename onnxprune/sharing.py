@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.graph import captured, replace_nodes
 from onnxprune.labels import Axes
-from onnxprune.model import Model, captured
-from onnxprune.names import namer
-from onnxprune.normalise import replace_nodes
+from onnxprune.model import Model
+from onnxprune.nested import Names
 
 ELEMENTWISE = frozenset("Add Div Max Mean Min Mul Pow PRelu Sub Sum Where".split())
 INDICES = frozenset({"int64", "uint64", "bool", "object"})  # sizes, positions, conditions: never cut
@@ -65,7 +65,7 @@ class Untying:
 
     def __post_init__(self) -> None:
         graph = self.model.proto.graph
-        self.fresh = namer(graph)
+        self.fresh = Names(graph).fresh
         fed = {i.name for i in graph.input} if self.model.proto.ir_version >= 4 else set()  # a caller may replace these
         self.fixed = set(self.model.weights) - fed
         self.pinned = {o.name for o in graph.output}.union(*map(captured, self.nodes))

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 
 import numpy as np
 import onnx
 
 from onnxprune.data import Feeds
 from onnxprune.data import batches as sample_batches
-from onnxprune.errors import VerificationError
+from onnxprune.errors import DataError, RuntimeUnavailable, VerificationError
+from onnxprune.graph import every_node, reads, subgraphs
 from onnxprune.labels import Ids
-from onnxprune.model import Array, Model, check, is_float
+from onnxprune.model import Array, Model, bare, check, is_float
 from onnxprune.reference import restricted, unreachable
-from onnxprune.rewrite import masked, severed, take
+from onnxprune.rewrite import masked, severed, take, touched
 from onnxprune.runtime import Session, capture, run, session
 from onnxprune.trace import Dependencies, Mask
 
@@ -57,6 +59,7 @@ class Equivalence:
         unproved: Of those, the ones for which no reference can be made. With any, only shapes and finite values were
             compared, and `max_abs` and `max_rel` say nothing.
         deviation: Largest relative difference of an output from the plainly masked model; None if there is no figure.
+        unproven: Branches that could not be run on the inputs given; '' if none.
     """
 
     ok: bool
@@ -69,6 +72,7 @@ class Equivalence:
     through: tuple[Mixing, ...] = ()
     unproved: tuple[str, ...] = ()
     deviation: float | None = None
+    unproven: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values, for JSON."""
@@ -165,8 +169,10 @@ def verify(
         return approximated(compare_forms(dependencies.model, pruned, batches, threads), dependencies, keep, lost)
     reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
     if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
-        return found
-    if not found.ok:
+        if (found := worst_branch(found, dependencies, keep, reference, pruned, batches[0], threads)).ok:
+            return found
+        where = f"where it takes the other branch of an If, at output '{found.worst}'"
+    elif not found.ok:
         each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
         where = next(filter(None, each), "no single tensor differs")
     what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
@@ -218,6 +224,57 @@ def compare_forms(dense: Model, pruned: Model, batches: Sequence[Feeds], threads
     return Equivalence(True, "approximate", 0.0, 0.0, tolerance(dense), len(batches))
 
 
+def worst_branch(
+    found: Equivalence,
+    dependencies: Dependencies,
+    keep: Mask,
+    reference: Model,
+    pruned: Model,
+    feeds: Feeds,
+    threads: int,
+) -> Equivalence:
+    """The comparison that is worst when each If takes either branch: inputs alone may never lead into one of them.
+
+    A branch that cannot be run on these inputs stays unproven, and is named.
+    """
+    for name, taken in product(pruned_branches(dependencies, keep), (False, True)):
+        a, b = (forced(m, name, taken) for m in (reference, pruned))
+        try:
+            told = all(np.isfinite(out).all() for out in run(session(a), feeds).values() if is_float(out))
+            other = compare(a, b, [feeds], threads=threads) if told else None
+        except (DataError, RuntimeUnavailable):
+            other = None
+        if other is None:
+            where = f"'{name}' where its condition is {taken}"
+            found = replace(found, unproven=", ".join(filter(None, (found.unproven, where))))
+            continue
+        if not other.ok:
+            return other
+        if other.max_rel > found.max_rel:
+            found = replace(other, batches=found.batches, unproven=found.unproven)
+    return found
+
+
+def pruned_branches(dependencies: Dependencies, keep: Mask) -> list[str]:
+    """The main graph's If nodes whose branches hold or read something that became smaller, by first output."""
+    nodes = [n for n in dependencies.model.proto.graph.node if n.op_type == "If"]
+    reached = {n.output[0]: [name for body in subgraphs(n) for name in reads(body)] for n in nodes}
+    small = {o: any(touched(dependencies.labels.get(name, ()), keep) for name in read) for o, read in reached.items()}
+    return [name for name in small if small[name]][:CHUNK]
+
+
+def forced(model: Model, name: str, taken: bool) -> Model:
+    """The model with one If of the main graph, known by its first output, taking the branch `taken`."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    held = f"{name}_forced"
+    for node in proto.graph.node:
+        if name in node.output[:1]:
+            node.input[0] = held
+    proto.graph.initializer.append(bare(held, np.array(taken)))
+    return replace(model, proto=proto, weights={**model.weights, held: np.array(taken)})
+
+
 def check_normalised(original: Model, dense: Model, batches: Sequence[Feeds], threads: int) -> None:
     """The normalised model computes what the loaded one does."""
     same = compare(original, dense, batches, threads=threads)
@@ -261,7 +318,7 @@ def inner_difference(
     activations are left out, for there a last bit may become a whole step.
     """
     nodes = pruned.proto.graph.node
-    if any("QuantizeLinear" in n.op_type and n.input[0] not in pruned.weights for n in nodes):
+    if any("QuantizeLinear" in n.op_type and n.input[0] not in pruned.weights for n in every_node(pruned.proto.graph)):
         return ""
     readers = {s.node for s in dependencies.sources}
     made = [(n.output[0], n) for n in nodes if (n.name or n.output[0]) in readers]

@@ -117,11 +117,14 @@ def as_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def held(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """The initializers of a file, and the values of its Constant nodes by their outputs' names."""
-    found = {t.name: t for t in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = node.attribute[0].t
+    """The initializers of a file and the values of its Constant nodes, those of bodies included, by tensor name."""
+    found, graphs = {}, [proto.graph]
+    for graph in graphs:
+        found |= {t.name: t for t in graph.initializer}
+        for node in graph.node:
+            graphs += [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                found[node.output[0]] = node.attribute[0].t
     return found
 
 

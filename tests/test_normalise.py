@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.graph import every_graph, own_names
 from onnxprune.model import Model, from_proto
 from onnxprune.normalise import normalise, sort_nodes
 from onnxprune.runtime import random_feeds, run
@@ -170,7 +171,7 @@ def test_the_argument_stays_as_it_is(name: str) -> None:
 def test_names_inputs_and_outputs_stay(name: str) -> None:
     proto = GRAPHS[name]()
     after = normal(proto).proto
-    tensors = {t for node in proto.graph.node for t in node.output} | {t.name for t in proto.graph.initializer}
+    tensors = {name for graph in every_graph(proto.graph) for name in own_names(graph)}
     assert {t for node in after.graph.node for t in node.output} <= tensors
     assert {t.name for t in after.graph.initializer} <= tensors
     assert list(after.graph.input) == list(proto.graph.input)

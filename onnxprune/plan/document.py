@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.errors import PlanError
+from onnxprune.graph import every_node
 from onnxprune.labels import Ids
 from onnxprune.model import Model, write_atomic
 from onnxprune.trace import Dependencies
@@ -139,7 +140,7 @@ def picked(units: Ids, entry: GroupPlan) -> Ids:
 def fingerprint(model: Model) -> str:
     """A short hash of a graph's structure: operators, names, attributes that are not tensors, and weight shapes."""
     digest = hashlib.sha256()
-    for node in model.proto.graph.node:
+    for node in every_node(model.proto.graph):
         digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output))).encode())
         for attribute in sorted(node.attribute, key=lambda a: a.name):
             if not (attribute.HasField("t") or attribute.HasField("g")):

@@ -18,6 +18,7 @@ import onnx
 
 from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
+from onnxprune.graph import every_node
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
@@ -297,7 +298,7 @@ def part_reason(dependencies: Dependencies, source: Source) -> Freeze:
 
 def places(model: Model) -> dict[str, str]:
     """Tensor -> the node that writes it, or else the first that reads it."""
-    nodes = model.proto.graph.node
+    nodes = list(every_node(model.proto.graph))
     written = {name: node_name(node) for node in nodes for name in node.output}
     read = {name: node_name(node) for node in reversed(nodes) for name in node.input}
     return read | written

@@ -12,6 +12,7 @@ import onnx
 
 from onnxprune.cost import Cost, cost, dense_mask
 from onnxprune.errors import ModelError
+from onnxprune.graph import every_node
 from onnxprune.labels import Axis, Ids
 from onnxprune.model import Dim, Model
 from onnxprune.plan.document import describe
@@ -161,11 +162,11 @@ def inspection(dependencies: Dependencies) -> Inspection:
         opsets={domain or "ai.onnx": number for domain, number in model.opsets.items()},
         inputs={i.name: kind(i) for i in model.inputs},
         outputs={o.name: kind(o) for o in graph.output},
-        nodes=len(graph.node),
+        nodes=sum(1 for _ in every_node(graph)),
         cost=cost(dependencies),
         groups=tuple(summary(g, group_macs(g, work)) for g in dependencies.groups),
         frozen=frozen_axes(dependencies),
-        unknown=dict(Counter(operator(n) for n in graph.node if find(n) is None).most_common()),
+        unknown=dict(Counter(operator(n) for n in every_node(graph) if find(n) is None).most_common()),
         open_sizes=any(d.dim_value < 1 for i in model.inputs for d in i.type.tensor_type.shape.dim[1:]),
         through={n.name or n.output[0]: operator(n) for n in dependencies.approximate()},
     )
@@ -200,12 +201,12 @@ def why(dependencies: Dependencies, name: str) -> Why:
     """
     model, owners = dependencies.model, owner(dependencies)
     tensors = tensor_names(model)
-    nodes = [n for n in model.proto.graph.node if n.name and n.name == name]
+    nodes = [n for n in every_node(model.proto.graph) if n.name and n.name == name]
     if name in tensors and not nodes:
         every = [name, *(copy for copy, original in model.copies.items() if original == name)]
         return Why(name, "", "", tuple(tensor_view(dependencies, t, tensors[t], owners) for t in every))
     if not nodes:
-        known = list(tensors) + [n.name for n in model.proto.graph.node if n.name]
+        known = list(tensors) + [n.name for n in every_node(model.proto.graph) if n.name]
         where = str(model.path or "model")
         raise ModelError(f"no tensor or node is called '{name}'", where=where, remedy=suggestion(name, known))
     touched = dict.fromkeys(t for n in nodes for t in [*n.input, *n.output] if t)
@@ -217,7 +218,7 @@ def why(dependencies: Dependencies, name: str) -> Why:
 def tensor_names(model: Model) -> dict[str, str]:
     """Every tensor's role."""
     graph = model.proto.graph
-    found = {name: "activation" for node in graph.node for name in [*node.input, *node.output] if name}
+    found = {name: "activation" for node in every_node(graph) for name in [*node.input, *node.output] if name}
     found |= dict.fromkeys((t.name for t in graph.initializer), "weight")
     found |= dict.fromkeys((i.name for i in model.inputs), "input")
     return found | dict.fromkeys((o.name for o in graph.output), "output")

@@ -2,6 +2,7 @@
 
 from onnxprune.rules import (
     attention,
+    bodies,
     contract,
     control,
     einsum,
@@ -29,6 +30,7 @@ __all__ = [
     "Product",
     "Rows",
     "attention",
+    "bodies",
     "contract",
     "control",
     "einsum",

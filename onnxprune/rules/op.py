@@ -240,6 +240,18 @@ class Op:
 
     open_blocks: Callable[[str, int, int, int], Ids | None] | None = None
 
+    # ---- bodies --------------------------------------------------------------------------------------------------
+    enter: Callable[[onnx.GraphProto, Sequence[Axes | None]], list[Axes | None]] | None = None
+
+    def walk(self, body: onnx.GraphProto, given: Sequence[Axes | None]) -> list[Axes | None]:
+        """Carry labels through a body of this node, from those of its inputs to those of its outputs."""
+        assert self.enter is not None
+        return self.enter(body, given)
+
+    def labels(self, name: str) -> Axes | None:
+        """Labels of any tensor the node can see, or None where its rank is unknown."""
+        return self._labels(name)
+
     # ---- rearranging ---------------------------------------------------------------------------------------------
     def frozen_like(self, shape: Shape, reason: str, j: int = 0) -> Axes:
         """Frozen labels for an output of the given shape."""

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnxprune.graph import canonical
 from onnxprune.labels import Axes
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 
-Trace = Callable[[Op], Sequence[Axes]]
+Trace = Callable[[Op], Sequence[Axes | None]]
 Resize = Callable[[Edit], None]
 Key = tuple[str, str]
 
@@ -24,7 +25,7 @@ class Rule:
     """How one operator carries labels.
 
     Attributes:
-        trace: Labels of the inputs -> labels of the outputs, tying on the way.
+        trace: Labels of the inputs -> labels of the outputs (None: unknown rank), tying on the way.
         family: The module it is declared in.
         summary: One line for `onnxprune ops`: the signature, or the first line of the function's docstring.
     """
@@ -70,8 +71,3 @@ def find(node: onnx.NodeProto) -> Rule | None:
 def find_resize(node: onnx.NodeProto) -> Resize | None:
     """The resize half of a node's rule, or None when the operator stores no sizes."""
     return RESIZES.get((canonical(node.domain), node.op_type))
-
-
-def canonical(domain: str) -> str:
-    """'ai.onnx' and '' are the same domain."""
-    return "" if domain == "ai.onnx" else domain

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxprune.graph import subgraphs
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.op import Op
 
@@ -53,19 +54,19 @@ def is_weight(op: Op, name: str) -> bool:
 def note_zeros(op: Op) -> None:
     """Record, before a node is traced, what is known of its outputs; its inputs were recorded before."""
     inputs = [n for n in op.node.input if n]
-    if inputs and all(is_weight(op, n) for n in inputs):
+    if inputs and next(subgraphs(op.node), None) is None and all(is_weight(op, n) for n in inputs):
         op.records.weights.update(op.node.output)
     op.records.zero.update(dict.fromkeys(op.node.output, decide(op, inputs)))
 
 
-def note_mixed(op: Op, outputs: Sequence[Axes]) -> None:
+def note_mixed(op: Op, outputs: Sequence[Axes | None]) -> None:
     """Record, after a node was traced through that mixes an axis with itself, what holds instead.
 
     Such a node is compared on what stays alone, with zeros beside it (see `reference`). So its outputs vanish with
     their weights where they still have the axis; a mean over it does not.
     """
     for name, axes in zip(op.node.output, outputs, strict=False):
-        if mixed := op.records.mixed.get(op.node.output[0]):
+        if axes is not None and (mixed := op.records.mixed.get(op.node.output[0])):
             same = len(axes) == len(op.input(0))
             op.records.zero[name] = same and all(axes[k].ids is not None for k, _ in mixed)
 

@@ -266,9 +266,12 @@ def refusals(what: str, where: str) -> Iterator[None]:
         if misfit and what.startswith("cannot run"):
             remedy = "feed every input an array of its type and shape"
             raise DataError(f"onnxruntime {what} on this data: {brief(error)}", where=where, remedy=remedy) from error
-        remedy = "check the model with onnx.checker, or try another onnxruntime version"
+        why, remedy = brief(error), "check the model with onnx.checker, or try another onnxruntime version"
         if "Could not find an implementation" in str(error):
             remedy = (
                 "it has no kernel for this operator in the model's element type: convert the model to float32 first"
             )
-        raise RuntimeUnavailable(f"onnxruntime {what}: {brief(error)}", where=where, remedy=remedy) from error
+        if lacking := re.search(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op", str(error)):
+            why = f"it has no operator {lacking[1]}.{lacking[2]}"
+            remedy = "what cannot be run cannot be verified: export the model without that operator"
+        raise RuntimeUnavailable(f"onnxruntime {what}: {why}", where=where, remedy=remedy) from error

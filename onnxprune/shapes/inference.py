@@ -15,7 +15,10 @@ import onnx
 from onnx import TypeProto
 from onnx.reference import ReferenceEvaluator
 
-from onnxprune.model import SMALL, Array, Dim, Model, Shape, captured
+from onnxprune.graph import captured, every_graph, subgraphs
+from onnxprune.model import SMALL, Array, Dim, Model, Shape
+from onnxprune.shapes import bodies
+from onnxprune.shapes.bodies import shape_of, tensor_type
 from onnxprune.shapes.partial import PARTIAL_SHAPES, volume
 from onnxprune.shapes.values import VALUE_FROM_WEIGHT, VALUES, as_tensor, attribute, known, pack
 
@@ -30,18 +33,6 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
 ALIASES = {("com.microsoft", "FusedConv"): "Conv"}
 
 
-def shape_of(info: TypeProto) -> Shape | None:
-    """The dimensions in a tensor type, or None when it has no known rank."""
-    if not info.HasField("tensor_type") or not info.tensor_type.HasField("shape"):
-        return None
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in info.tensor_type.shape.dim)
-
-
-def tensor_type(kind: int, shape: Shape | None) -> TypeProto:
-    """A tensor type for the given element type and dimensions."""
-    return onnx.helper.make_tensor_type_proto(kind, shape)
-
-
 class Inference:
     """One pass of inference; read `types` and `values` when it is done.
 
@@ -53,7 +44,7 @@ class Inference:
     def __init__(self, model: Model) -> None:
         self.opsets = model.opsets
         graph = model.proto.graph
-        self.hints = {i.name: i.type for i in [*graph.value_info, *graph.output]}
+        self.hints = {i.name: i.type for g in every_graph(graph) for i in [*g.value_info, *g.output]}
         self.types: dict[str, TypeProto] = {}
         self.values: dict[str, Array] = {}
         self.unnamed = 0
@@ -62,22 +53,52 @@ class Inference:
         self.exact: set[str] = set()
         self.weights: set[str] = set()
         for tensor in graph.initializer:
-            self.add_weight(tensor, model.weights.get(tensor.name))
-
-    def add_weight(self, tensor: onnx.TensorProto, weight: Array | None) -> None:
-        """Take note of an initializer, as described by `tensor`."""
-        self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
-        if weight is not None:
-            self.weights.add(tensor.name)
-        if weight is not None and weight.size <= SMALL:
-            self.values[tensor.name] = weight
+            self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
+            weight = model.weights.get(tensor.name)
+            if weight is not None and weight.size <= SMALL:
+                self.values[tensor.name] = weight
+        for sparse in graph.sparse_initializer:
+            self.types[sparse.values.name] = tensor_type(sparse.values.data_type, tuple(sparse.dims))
+        self.weights = set(model.weights)
 
     def shape(self, name: str) -> Shape | None:
         """Dimensions of a tensor, or None."""
         return shape_of(self.types[name]) if name in self.types else None
 
+    def exact_value(self, name: str) -> Array | None:
+        """The fully known value of a tensor, or None."""
+        value = self.values.get(name)
+        return value if known(value) else None
+
+    def learn(self, name: str, value: Array) -> None:
+        """Take note of a constant."""
+        self.types[name] = tensor_type(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        self.values[name] = value
+
+    def runs(self, node: onnx.NodeProto) -> bool:
+        """Whether a node runs bodies, between whose `enter` and `leave` they are to be visited."""
+        return bodies.bodied(node, self.opsets.get("", 1))
+
+    def enter(self, node: onnx.NodeProto) -> int:
+        """Infer what the bodies of a node are fed; a mark for `leave`."""
+        mark = self.unnamed
+        bodies.enter(self, node)
+        return mark
+
+    def leave(self, node: onnx.NodeProto, mark: int) -> None:
+        """Infer the outputs of a node whose bodies have been visited."""
+        found = bodies.results(self, node, mark)
+        for name in filter(None, node.output):
+            self.types[name] = self.named(better(found.get(name), self.hints.get(name)))
+
     def visit(self, node: onnx.NodeProto) -> None:
         """Infer the types and, for small integer arithmetic, the values of a node's outputs."""
+        if self.runs(node):
+            mark = self.enter(node)
+            for inner in [n for body in subgraphs(node) for n in body.node if node.op_type == "If"]:
+                self.visit(inner)  # `enter` has walked the bodies of the others
+            self.leave(node, mark)
+            return
         self.infer_types(node)
         value = self.infer_value(node)
         if value is not None and value.size <= SMALL and node.output:

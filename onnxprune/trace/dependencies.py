@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxprune.graph import every_node
 from onnxprune.labels import Axes, Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.rules import Product
@@ -148,7 +149,7 @@ class Dependencies:
         """
         lost = self.unit >= 0 if keep is None else ~keep
         changed = {name for name, parts in self.mixed.items() if any(lost[ids].any() for ids in parts)}
-        return tuple(node for node in self.model.proto.graph.node if node.output and node.output[0] in changed)
+        return tuple(node for node in every_node(self.model.proto.graph) if node.output and node.output[0] in changed)
 
     def why(self, name: str) -> list[Freeze]:
         """The distinct reasons that hold some axis of a tensor, in order of axis."""

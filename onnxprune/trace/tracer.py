@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import onnx
 
 from onnxprune.errors import debugging, described
+from onnxprune.graph import captured, reads, subgraphs
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, fits
-from onnxprune.model import Model, captured
+from onnxprune.model import Model
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, find
 from onnxprune.rules.op import Records
@@ -30,9 +32,7 @@ class Tracer:
     opened: dict[str, Axes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        graph = self.model.proto.graph
-        self.readers = Counter(n for node in graph.node for n in [*node.input, *captured(node)])
-        self.readers.update(o.name for o in graph.output)
+        self.readers = Counter(reads(self.model.proto.graph))
         for info in self.model.inputs:
             shape = self.model.shapes.get(info.name)
             if shape is not None:
@@ -75,16 +75,17 @@ class Tracer:
     def visit(self, node: onnx.NodeProto) -> None:
         """Carry labels through one node; a rule that fails in an unforeseen way freezes it like one that refuses."""
         op = Op(node, self.model, self.ties, self.records, self.find)
-        op.open_blocks = self.open_blocks
+        op.open_blocks, op.enter = self.open_blocks, self.enter
         rule = find(node)
         try:
             note_zeros(op)
-            if rule is None or captured(node):
-                raise CannotTrace(f"no rule for operator {'.'.join(filter(None, (node.domain, node.op_type)))}")
+            if rule is None:
+                raise CannotTrace(self.unknown(node))
             outputs = rule.trace(op)
             note_mixed(op, outputs)
             for name, axes in zip(node.output, outputs, strict=False):
-                if (shape := self.model.shapes.get(name)) is not None and not fits(axes, shape):
+                shape = self.model.shapes.get(name)
+                if axes is not None and shape is not None and not fits(axes, shape):
                     raise ValueError(f"wrong labels for '{name}'")  # every later stage counts on them
         except CannotTrace as refusal:
             self.records.mixed.pop(node.output[0] if node.output else "", None)
@@ -100,9 +101,24 @@ class Tracer:
         for name in node.output[len(outputs) :]:
             self.hold(name, op, "an output its rule does not describe")
 
+    def enter(self, body: onnx.GraphProto, given: Sequence[Axes | None]) -> list[Axes | None]:
+        """Carry labels through a body, from those of its inputs to those of its outputs."""
+        self.labels.update(zip((i.name for i in body.input), given, strict=False))
+        for node in body.node:
+            self.visit(node)
+        return [self.find(o.name) for o in body.output]
+
+    def unknown(self, node: onnx.NodeProto) -> str:
+        """Why a node has no rule."""
+        name = ".".join(filter(None, (node.domain, node.op_type)))
+        if any((f.domain, f.name) == (node.domain, node.op_type) for f in self.model.proto.functions):
+            return f"no rule for '{name}', a function of the model that cannot be inlined"
+        return f"no rule for operator {name}"
+
     def give_up(self, op: Op, reason: str) -> None:
-        """Freeze everything a node touches."""
-        for name in {*op.node.input, *captured(op.node)} - {""}:
+        """Freeze everything a node touches, and what its bodies are fed and give out."""
+        ends = [info.name for body in subgraphs(op.node) for info in (*body.input, *body.output)]
+        for name in {*op.node.input, *captured(op.node), *ends} - {""}:
             self.freeze_all(name, reason, op.name)
         for name in op.node.output:
             self.hold(name, op, reason)

@@ -29,6 +29,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from onnxprune.cost import cost
+from onnxprune.graph import every_node
 from onnxprune.importance import Scores
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array, Model
@@ -88,11 +89,12 @@ def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
 def alone(
     case: Case, model: Model, node: onnx.NodeProto, inputs: list[Array | None], values: Tensors
 ) -> dict[str, Array]:
-    """The outputs of one node, run by itself; `values` tells their types."""
+    """The outputs of one node, run by itself; `values` tells their types, and holds what its bodies read."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    copy.input[:] = [f"in{i}" if value is not None else "" for i, value in enumerate(inputs)]
-    given = {f"in{i}": value for i, value in enumerate(inputs) if value is not None}
+    copy.input[:] = [f"in{i}" if value is not None else "" for i, value in enumerate(inputs[: len(node.input)])]
+    given = {f"in{i}": value for i, value in enumerate(inputs[: len(node.input)]) if value is not None}
+    given |= {n: v for n, v in zip(captured(node), inputs[len(node.input) :], strict=True) if v is not None}
     types = {n: helper.np_dtype_to_tensor_dtype(v.dtype) for n, v in given.items()}
     infos = [helper.make_tensor_value_info(n, types[n], v.shape) for n, v in given.items()]
     kinds = {o: helper.np_dtype_to_tensor_dtype(values[o].dtype) for o in node.output if o}
@@ -100,6 +102,17 @@ def alone(
     proto = helper.make_model(helper.make_graph([copy], "g", infos, outs), opset_imports=model.proto.opset_import)
     proto.ir_version = max(case.ir, 4)
     return evaluate(case, Model(proto, {}), given)
+
+
+def captured(node: onnx.NodeProto) -> list[str]:
+    """What the bodies of a node read from outside themselves, in order."""
+    bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    found: dict[str, None] = {}
+    for body in bodies:
+        inside = {i.name for i in body.input} | {o for n in body.node for o in n.output}
+        read = [name for n in body.node for name in (*n.input, *captured(n))] + [o.name for o in body.output]
+        found |= dict.fromkeys(name for name in read if name and name not in inside)
+    return list(found)
 
 
 # --- labels read independently of the package ------------------------------------------------------------------------
@@ -145,7 +158,7 @@ def random_like(array: Array, rng: np.random.Generator) -> Array:
 def zero_points(model: Model) -> dict[str, Array]:
     """Stored integers -> the value that stands for zero, broadcastable to them."""
     found: dict[str, Array] = {}
-    for node in model.proto.graph.node:
+    for node in every_node(model.proto.graph):
         i, j = (0, 2) if node.op_type == "DequantizeLinear" else (1, 3)
         quantised = node.op_type in ("DequantizeLinear", "ConvInteger", "MatMulInteger")
         if not quantised or len(node.input) <= j or node.input[i] not in model.weights:
@@ -268,17 +281,22 @@ def complete(dependencies: Dependencies, removed: Ids, pruned: Model) -> None:
 def fill(
     dependencies: Dependencies, node: onnx.NodeProto, values: Tensors, keep: Mask, seed: int
 ) -> list[Array | None]:
-    """A node's inputs with random numbers in the removed indices; one side of a contraction holds zeros there."""
+    """A node's inputs, then what its bodies read, with random numbers in the removed indices.
+
+    One side of a contraction holds zeros there.
+    """
     rng, zeros = np.random.default_rng(seed), zero_points(dependencies.model)
     found: list[Array | None] = []
-    for i, name in enumerate(node.input):
+    inner = {n.input[1]: n for n in every_node(dependencies.model.proto.graph) if contracts(n) and len(n.input) > 1}
+    for i, name in enumerate([*node.input, *captured(node)]):
         if not name:
             found.append(None)
             continue
         value, axes = np.array(values[name]), dependencies.labels.get(name)
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
-        for axis in contracted_axes(node, i, value.ndim):
+        reader, operand = (inner[name], 1) if i >= len(node.input) and name in inner else (node, i)
+        for axis in contracted_axes(reader, operand, value.ndim):
             cut = ~kept(axes, value.shape, keep, only=axis)
             value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
         found.append(value)
@@ -291,7 +309,8 @@ def interference_free(subject: Subject) -> None:
         keep = dependencies.keep(removed)
         mixing = {node.output[0] for node in dependencies.approximate(keep)}  # on the whole graph they are looked at
         for node in [n for n in subject.nodes if n.output[0] not in mixing]:
-            if all(kept(dependencies.labels.get(n), values[n].shape, keep).all() for n in node.input if n):
+            read = [n for n in (*node.input, *captured(node)) if n]
+            if all(kept(dependencies.labels.get(n), values[n].shape, keep).all() for n in read):
                 continue
             one, two = (
                 alone(case, dependencies.model, node, fill(dependencies, node, values, keep, seed), values)
@@ -305,7 +324,7 @@ def interference_free(subject: Subject) -> None:
 def cut_off(subject: Subject) -> None:
     """On the whole graph: once the consumers' weights are zero, the producers' can be anything."""
     dependencies = subject.dependencies
-    if any(both_computed(dependencies.model, node) for node in subject.nodes):
+    if any(both_computed(dependencies.model, node) for node in every_node(dependencies.model.proto.graph)):
         return  # such a product has no weights to zero; node by node it is tested all the same
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
@@ -324,7 +343,7 @@ def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
     produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
-    summing = [node for node in model.proto.graph.node if contracts(node)]
+    summing = [node for node in every_node(model.proto.graph) if contracts(node)]
     operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:2]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
@@ -346,7 +365,7 @@ def conserved(subject: Subject) -> None:
     for node in subject.nodes:
         opened = tracer.ties.count
         tracer.visit(node)
-        given = [tracer.labels.get(n) or () for n in node.input if n]
+        given = [tracer.labels.get(n) or () for n in (*node.input, *captured(node)) if n]
         known = np.unique(np.concatenate([np.zeros(0, np.int64), *(ids_of(a) for axes in given for a in axes)]))
         for name in filter(subject.values.__contains__, node.output):
             axes = tracer.labels.get(name)

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, contract, layout, norm, op, pointwise, reduce, scatter, select
+from onnxprune.rules import RULES, bodies, contract, layout, norm, op, pointwise, reduce, scatter, select
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -108,6 +108,21 @@ def flatten_in_the_wrong_order(patch: Patch) -> None:
 def depth_to_space_always_dcr(patch: Patch) -> None:
     attr = Op.attr
     patch.setattr(Op, "attr", lambda o, name, default: default if name == "mode" else attr(o, name, default))
+
+
+@mutant("If-own-weights-else", "If-reshapes-else")
+def if_looks_at_one_branch(patch: Patch) -> None:
+    patch.setattr(bodies, "meet", lambda o, names, sides, reason: sides[0])
+
+
+@mutant("Loop", "Loop-hidden-layer")
+def a_state_forgets_what_a_turn_leaves(patch: Patch) -> None:
+    patch.setattr(bodies, "carry", lambda o, body, j, first, begin, given, end: given)
+
+
+@mutant("If-reshapes")
+def sizes_inside_bodies_stay(patch: Patch) -> None:
+    patch.setattr(rewrite, "subgraphs", lambda node: [])
 
 
 @mutant("Tile")

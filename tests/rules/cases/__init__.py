@@ -10,7 +10,7 @@ __all__ = ["CASES", "FAMILIES", "Case", "Weight"]
 
 FAMILIES: dict[str, list[str]] = {}
 for _family in (
-    *("elementwise", "norm", "quant", "contract", "layout", "reduce", "control", "structures", "through"),
+    *("elementwise", "norm", "quant", "contract", "layout", "reduce", "control", "bodies", "structures", "through"),
     *("scatter", "vision", "sequence", "signal", "text", "recurrent", "einsum", "attention"),
 ):
     _known = set(CASES)
