@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.graph import subgraphs
+from onnxprune.external import every_tensor, fetch_external, locations
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -134,22 +134,33 @@ def load(path: str | os.PathLike[str]) -> Model:
     path = Path(path)
     proto = read_proto(path)
     external = any(external_data_helper.uses_external_data(t) for t in every_tensor(proto.graph))
-    if external:
-        fetch_external(proto, path)
-    return from_proto(proto, path=path, external=external)
+    mapped = fetch_external(proto, path, SMALL) if external else {}
+    return from_proto(proto, path=path, external=external, mapped=mapped)
 
 
-def from_proto(proto: onnx.ModelProto, *, path: Path | None = None, external: bool = False) -> Model:
+def from_proto(
+    proto: onnx.ModelProto,
+    *,
+    path: Path | None = None,
+    external: bool = False,
+    mapped: Mapping[str, Array] | None = None,
+) -> Model:
     """Split a ModelProto (which is consumed: its large initializers lose their data) into graph and weights.
+
+    Args:
+        proto: The model.
+        path: The file it came from.
+        external: Whether that file kept weights outside itself.
+        mapped: Initializers whose data is not in `proto`.
 
     Raises:
         ModelError: The model fails onnx's checker, or its operator set is too new.
     """
     where = str(path) if path else "model"
     check_opsets(proto, where)
-    weights: dict[str, Array] = {}
+    weights: dict[str, Array] = dict(mapped or {})
     for tensor in proto.graph.initializer:
-        if tensor.data_type != TensorProto.STRING:
+        if tensor.data_type != TensorProto.STRING and tensor.name not in weights:
             weights[tensor.name] = take_data(tensor, where)
     check(proto, where)
     return Model(compact(proto), weights, path, external)
@@ -186,49 +197,10 @@ def read_proto(path: Path) -> onnx.ModelProto:
     return proto
 
 
-def every_tensor(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    """All tensors stored in a graph: initializers, attributes, and those of nested bodies."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            yield from attribute.tensors
-        for body in subgraphs(node):
-            yield from every_tensor(body)
-
-
-def locations(tensor: TensorProto) -> list[str]:
-    """Where a tensor's external data lies, as the file says: one entry, or none."""
-    external = tensor.data_location == TensorProto.EXTERNAL
-    return [e.value for e in tensor.external_data if external and e.key == "location"]
-
-
 def data_files(path: Path) -> set[Path]:
     """The files that hold the external data of a model file."""
     tensors = every_tensor(read_proto(path).graph)
     return {(path.parent / location).resolve() for tensor in tensors for location in locations(tensor)}
-
-
-def fetch_external(proto: onnx.ModelProto, path: Path) -> None:
-    """Read the external data of every tensor, refusing files outside the model's folder."""
-    folder = path.parent.resolve()
-    for tensor in every_tensor(proto.graph):
-        if not external_data_helper.uses_external_data(tensor):
-            continue
-        location = "".join(locations(tensor))
-        file = (folder / location).resolve()
-        if not file.is_relative_to(folder):
-            what = f"external data of '{tensor.name}' points outside the model's folder: {location}"
-            raise ModelError(what, where=str(path), remedy="move the data file beside the model")
-        try:
-            external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
-            what = f"external data of '{tensor.name}' cannot be read from {location}"
-            remedy = "copy the data file beside the model"
-            raise ModelError(what, where=f"{path}: {error}", remedy=remedy) from error
-        tensor.ClearField("data_location")
-        tensor.ClearField("external_data")
 
 
 def check_opsets(proto: onnx.ModelProto, where: str) -> None:

@@ -108,6 +108,8 @@ def session_options(*, threads: int = 1, optimise: bool = True, spinning: bool =
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
     options.log_severity_level = log_level
+    if not optimise:  # packed copies of the weights pay in speed alone
+        options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options
 
