@@ -1,4 +1,4 @@
-"""Read weights kept outside the .onnx file. Law: nothing outside the model's folder is read, and nothing large at once."""
+"""Weights kept outside the .onnx file. Law: nothing outside its folder is read, and large ones are mapped."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Equivalence:
         unproved: Of those, the ones for which no reference can be made. With any, only shapes and finite values were
             compared, and `max_abs` and `max_rel` say nothing.
         deviation: Largest relative difference of an output from the plainly masked model; None if there is no figure.
-        unproven: Branches that could not be run on the inputs given; '' if none.
+        not_run: Branches that could not be run on the inputs given; '' if none.
     """
 
     ok: bool
@@ -72,12 +72,13 @@ class Equivalence:
     through: tuple[Mixing, ...] = ()
     unproved: tuple[str, ...] = ()
     deviation: float | None = None
-    unproven: str = ""
+    not_run: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """As plain values, for JSON."""
-        approximate = ("through", "unproved", "deviation") if not self.through else ()
-        return {key: value for key, value in asdict(self).items() if key not in approximate}
+        empty = {"through", "unproved", "deviation"} if not self.through else set()
+        empty |= {"not_run"} if not self.not_run else set()
+        return {key: value for key, value in asdict(self).items() if key not in empty}
 
 
 def tolerance(model: Model) -> float:
@@ -235,7 +236,7 @@ def worst_branch(
 ) -> Equivalence:
     """The comparison that is worst when each If takes either branch: inputs alone may never lead into one of them.
 
-    A branch that cannot be run on these inputs stays unproven, and is named.
+    A branch that cannot be run on these inputs stays unproved, and is named.
     """
     for name, taken in product(pruned_branches(dependencies, keep), (False, True)):
         a, b = (forced(m, name, taken) for m in (reference, pruned))
@@ -246,12 +247,13 @@ def worst_branch(
             other = None
         if other is None:
             where = f"'{name}' where its condition is {taken}"
-            found = replace(found, unproven=", ".join(filter(None, (found.unproven, where))))
+            found = replace(found, not_run=", ".join(filter(None, (found.not_run, where))))
             continue
         if not other.ok:
             return other
         if other.max_rel > found.max_rel:
-            found = replace(other, batches=found.batches, unproven=found.unproven)
+            measured = {key: getattr(other, key) for key in ("ok", "max_abs", "max_rel", "worst")}
+            found = replace(found, **measured)
     return found
 
 

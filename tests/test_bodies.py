@@ -234,7 +234,7 @@ def test_a_branch_that_does_not_run_is_named() -> None:
     subject = graphs.loaded(subject.full())
     dependencies, removed, small = pruned(subject)
     found = verify(dependencies, removed, small, [feeds(subject, flag=True)])
-    assert found.ok and found.unproven == "'y' where its condition is False"
+    assert found.ok and found.not_run == "'y' where its condition is False"
 
 
 def test_a_turn_is_told_in_the_shape_that_the_body_declares() -> None:

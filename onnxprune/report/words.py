@@ -127,7 +127,7 @@ def verified(e: Equivalence) -> str:
 def agreement(e: Equivalence) -> str:
     """How closely two models agreed, on how much."""
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
-    missed = f"; not run, give data for it: {e.unproven}" if e.unproven else ""
+    missed = f"; not run, give data for it: {e.not_run}" if e.not_run else ""
     return f"{plural(e.batches, 'batch')}: {figures}{missed}"
 
 

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import math
 import re
+import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from onnxprune.errors import DataError, ModelError, OnnxpruneError, ProviderErro
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
+MAPPED = 2**28  # bytes of weights from which onnxruntime is given a file to map
 PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses 2 GiB; leave room for the graph itself
 SMALL = 1024  # elements: tensors up to here stay in the graph, where onnxruntime's shape inference reads them
 
@@ -144,11 +146,12 @@ def provider_name(provider: str) -> str:
 
 def open_session(model: Source, options: Any, provider: str) -> Session:
     """Create the session and make sure the wanted provider really runs: onnxruntime falls back without an error."""
-    content, kept = _content(model, options)
     where = str(model) if isinstance(model, str | Path) else ""
     providers = list(dict.fromkeys([provider, *_fallbacks(provider), "CPUExecutionProvider"]))
-    with refusals("refuses the model", where):
-        opened: Session = onnxruntime().InferenceSession(content, options, providers=providers)
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        content, kept = _content(model, options, Path(folder))
+        with refusals("refuses the model", where):
+            opened: Session = onnxruntime().InferenceSession(content, options, providers=providers)
     if opened.get_providers()[0] != provider:
         remedy = "install the drivers and libraries it needs, or use the provider 'cpu'"
         raise ProviderError(f"{provider} does not start on this machine", where=where, remedy=remedy)
@@ -161,8 +164,11 @@ def _fallbacks(provider: str) -> list[str]:
     return ["CUDAExecutionProvider"] if provider == "TensorrtExecutionProvider" else []
 
 
-def _content(model: Source, options: Any) -> tuple[str | bytes, list[Any]]:
-    """What to hand to InferenceSession, and the OrtValues that must outlive it; declares those in `options`."""
+def _content(model: Source, options: Any, folder: Path) -> tuple[str | bytes, list[Any]]:
+    """What to hand to InferenceSession, and the OrtValues that must outlive it; declares those in `options`.
+
+    onnxruntime copies the arrays it is handed, but maps the weights of a file: large models go through one in `folder`.
+    """
     if isinstance(model, str | Path):
         if not Path(model).is_file():
             raise ModelError("no such file", where=str(model), remedy="check the path")
@@ -172,9 +178,26 @@ def _content(model: Source, options: Any) -> tuple[str | bytes, list[Any]]:
     if isinstance(model, onnx.ModelProto) and weight_bytes(model) < PROTO_LIMIT:
         return model.SerializeToString(), []
     graph, arrays = detach(model)
+    if sum(array.nbytes for array in arrays.values()) > MAPPED:
+        return str(_write(graph, arrays, folder)), []
     values = [ort_value(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), values)
     return graph.SerializeToString(), values
+
+
+def _write(graph: onnx.ModelProto, arrays: Mapping[str, Array], folder: Path) -> Path:
+    """Write a graph, and its weights beside it at page boundaries; the graph's file."""
+    with (folder / "weights").open("wb") as file:
+        for tensor in graph.graph.initializer:
+            if tensor.name in arrays:
+                file.write(b"\0" * (-file.tell() % 4096))
+                del tensor.external_data[:]
+                for key, value in (("location", "weights"), ("offset", file.tell())):
+                    tensor.external_data.add(key=key, value=str(value))
+                file.write(arrays[tensor.name].reshape(-1).view(np.uint8).data)
+    path = folder / "model.onnx"
+    path.write_bytes(graph.SerializeToString())
+    return path
 
 
 def weight_bytes(proto: onnx.ModelProto) -> int:
