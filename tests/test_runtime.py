@@ -313,3 +313,16 @@ def test_the_environment_says_what_a_time_depends_on() -> None:
     facts = runtime.environment()
     assert facts.keys() >= {"onnxruntime", "providers", "cpu", "simd", "cores", "python", "numpy"}
     assert "CPUExecutionProvider" in facts["providers"] and facts["cores"] >= 1 and facts["cpu"]
+
+
+def test_large_weights_go_through_a_file_that_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = chain()
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)}
+    direct = runtime.run(apart(whole), feeds)
+    monkeypatch.setattr(sessions, "MAPPED", 0)
+    monkeypatch.setattr(sessions.tempfile, "tempdir", str(tmp_path))
+    opened = runtime.session(apart(whole))
+    np.testing.assert_array_equal(runtime.run(opened, feeds)["y"], direct["y"])
+    assert not list(tmp_path.iterdir())
