@@ -1,6 +1,19 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, norm, pointwise, reduce, reshape, select
+from onnxprune.rules import (
+    attention,
+    contract,
+    control,
+    fused,
+    layout,
+    norm,
+    opaque,
+    pointwise,
+    quant,
+    reduce,
+    reshape,
+    select,
+)
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -10,13 +23,17 @@ __all__ = [
     "Op",
     "Product",
     "Rows",
+    "attention",
     "contract",
     "control",
     "find",
     "find_resize",
+    "fused",
     "layout",
     "norm",
+    "opaque",
     "pointwise",
+    "quant",
     "reduce",
     "reshape",
     "select",

@@ -19,7 +19,7 @@ from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted
 
 
-@rule("Conv", "ConvInteger")
+@rule("Conv")
 def conv(op: Op) -> Sequence[Axes]:
     """n c ..., o c/g ..., o -> n o ...: filters are sources; grouped ones lose equal numbers from every group."""
     return convolve(op, out_axis=0, in_axis=1)
@@ -29,15 +29,6 @@ def conv(op: Op) -> Sequence[Axes]:
 def conv_transpose(op: Op) -> Sequence[Axes]:
     """n c ..., c o/g ..., o -> n o ...: as Conv, with the weight's first two axes exchanged."""
     return convolve(op, out_axis=1, in_axis=0)
-
-
-@rule("FusedConv", domain="com.microsoft")
-def fused_conv(op: Op) -> Sequence[Axes]:
-    """Conv, plus an optional summand of the output's shape (input 3), plus an activation."""
-    out = convolve(op, out_axis=0, in_axis=1)[0]
-    if op.has(3):
-        op.join(out[1], op.plain(op.input(3), 1))
-    return [out]
 
 
 def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
@@ -56,9 +47,7 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
         weight = op.input(1)
     op.fix_rest(weight, (0, 1), op.name_in(1), "kernel taps")
     op.source(out)
-    if op.kind == "ConvInteger":
-        out = per_index(op, out, 3)
-    elif op.has(2):
+    if op.has(2):
         out = op.join(out, op.plain(op.input(2), 0))
     return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
@@ -118,8 +107,7 @@ def couple(op: Op, into: Ids, out: Ids) -> None:
     op.rows(out)
 
 
-@resize("FusedConv", domain="com.microsoft")
-@resize("Conv", "ConvTranspose", "ConvInteger")
+@resize("Conv", "ConvTranspose")
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))
@@ -163,14 +151,20 @@ def add_bias(op: Op, out: Axes) -> Axes:
     return tuple(joined)
 
 
-@rule("MatMul", "MatMulInteger")
+@rule("MatMul")
 def matmul(op: Op) -> Sequence[Axes]:
     """... n k, ... k m -> ... n m, as numpy.matmul does (one-dimensional operands too)."""
     vectors = [len(op.shape(i)) == 1 for i in (0, 1)]
-    (a, shape_a), (b, shape_b) = matrix(op, 0, vectors[0]), matrix(op, 1, vectors[1])
+    result = multiply(op, *matrix(op, 0, vectors[0]), *matrix(op, 1, vectors[1]))
+    gone = [len(result) - 2 + i for i, vector in enumerate(vectors) if vector]
+    return [tuple(axis for k, axis in enumerate(result) if k not in gone)]
+
+
+def multiply(op: Op, a: Axes, shape_a: Sequence[Dim], b: Axes, shape_b: Sequence[Dim]) -> Axes:
+    """The product of two stacks of matrices, which need not be stored in that order."""
     rank = max(len(a), len(b))
     a, b = lead(a, rank), lead(b, rank)
-    shape_a, shape_b = (1,) * (rank - len(shape_a)) + shape_a, (1,) * (rank - len(shape_b)) + shape_b
+    shape_a, shape_b = ((*(1,) * (rank - len(shape)), *shape) for shape in (shape_a, shape_b))
     inner = contracted(op, drop_foreign(op, a, rank - 1, rank - 2), drop_foreign(op, b, rank - 2, rank - 1))
     batch = [stretch(op, a, b, shape_a, shape_b, k) for k in range(rank - 2)]
     rows, out = drop_foreign(op, a, rank - 2, rank - 1), drop_foreign(op, b, rank - 1, rank - 2)
@@ -178,20 +172,7 @@ def matmul(op: Op) -> Sequence[Axes]:
     op.source(out)
     if is_weight(op, 0):
         op.source(rows)
-    if op.kind == "MatMulInteger":
-        rows, out = per_index(op, rows, 2), per_index(op, out, 3)
-    result = [*batch, rows, out]
-    gone = [k for k, vector in ((rank - 2, vectors[0]), (rank - 1, vectors[1])) if vector]
-    return [tuple(axis for k, axis in enumerate(result) if k not in gone)]
-
-
-def per_index(op: Op, axis: Axis, i: int) -> Axis:
-    """An axis joined with input `i`, which holds one zero point for all of it or one for each index."""
-    if not op.has(i) or all(size == 1 for size in op.shape(i)):
-        return axis
-    if len(op.shape(i)) > 1:
-        raise CannotTrace(f"the zero points '{op.name_in(i)}' differ between matrices")
-    return op.join(axis, op.plain(op.input(i), 0))
+    return (*batch, rows, out)
 
 
 def is_weight(op: Op, i: int) -> bool:

@@ -14,7 +14,7 @@ import onnx
 
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
-from onnxprune.shapes import attribute
+from onnxprune.shapes import attribute, standard
 
 T = TypeVar("T")
 
@@ -80,6 +80,15 @@ class Op:
         self.kind = node.op_type
         self.name = node.name or (node.output[0] if node.output else node.op_type)
         self.arity, self.outputs = len(node.input), len(node.output)
+
+    def as_standard(self) -> Op:
+        """The standard operator inside a fused or quantised one, with its own inputs; itself where there is none."""
+        node = standard(self.node)
+        if node is None:
+            return self
+        seen = Op(node, self.model, self.ties, self.records, self._labels)
+        seen.name, seen.open_blocks = self.name, self.open_blocks
+        return seen
 
     # ---- reading -------------------------------------------------------------------------------------------------
     def has(self, i: int) -> bool:

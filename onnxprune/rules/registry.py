@@ -72,6 +72,14 @@ def find_resize(node: onnx.NodeProto) -> Resize | None:
     return RESIZES.get((canonical(node.domain), node.op_type))
 
 
+def trace_standard(op: Op) -> Sequence[Axes]:
+    """Carry labels as the standard operator inside a fused or quantised one does."""
+    seen = op.as_standard()
+    found = find(seen.node)
+    assert found is not None, seen.kind
+    return found.trace(seen)
+
+
 def canonical(domain: str) -> str:
     """'ai.onnx' and '' are the same domain."""
     return "" if domain == "ai.onnx" else domain

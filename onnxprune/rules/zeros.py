@@ -11,17 +11,20 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.labels import Axis
-from onnxprune.rules.op import Op
+from onnxprune.rules.op import CannotTrace, Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(
-    """Abs Asin Atan BatchNormalization Cast Ceil Celu DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather Gelu
-    GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization LeakyRelu MaxPool AveragePool Mish Neg
-    PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
-    Softsign Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
+    """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu DequantizeLinear Dropout DynamicQuantizeLinear Elu
+    Erf Expand Flatten Floor Gather Gelu GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization
+    LeakyRelu MaxPool Mish Neg PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize
+    RotaryEmbedding Round Selu Shrink Sign Sin Sinh Slice Softsign Split Sqrt Squeeze Swish Tan Tanh
+    ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
 )
 ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose"})
+VALUES = {"Attention": (1, 2), "MultiHeadAttention": (2, 3), "QAttention": (1, 2)}  # inputs that make the values
+ACTIVATIONS = frozenset({"", "LeakyRelu", "Relu", "Tanh"})  # fused ones that leave zero at zero
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:
@@ -56,9 +59,16 @@ def note_zeros(op: Op) -> None:
 
 def decide(op: Op, inputs: list[str]) -> bool:
     """Whether the outputs of a node keep zero, from its operator and its inputs."""
+    if op.attr("activation", "") not in ACTIVATIONS:
+        return False
+    if op.node.domain == "com.microsoft" and op.kind in VALUES:
+        return all(keeps_zero(op, op.name_in(i)) for i in VALUES[op.kind] if op.has(i))
+    op = op.as_standard()
+    inputs = [n for n in op.node.input if n]
+    if op.kind in ("Gemm", "MatMul") and len(inputs) > 1:
+        return product_keeps(op, inputs)
     if op.kind in WEIGHTED and len(inputs) > 1:
-        made = [n for n in inputs[:2] if is_weight(op, n)] or inputs[:2]
-        return all(keeps_zero(op, n) for n in made)
+        return all(keeps_zero(op, n) for n in inputs[1:])
     if op.kind in ALL:
         return all(keeps_zero(op, n) for n in inputs)
     if op.kind in ANY:
@@ -67,3 +77,24 @@ def decide(op: Op, inputs: list[str]) -> bool:
         low, high = (op.value(i) if op.has(i) else np.array(op.attr(n, 0.0)) for i, n in ((1, "min"), (2, "max")))
         return low is not None and high is not None and bool(low <= 0 <= high) and keeps_zero(op, inputs[0])
     return op.kind in KEEPS | {"Div"} and bool(inputs) and keeps_zero(op, inputs[0])
+
+
+def product_keeps(op: Op, inputs: list[str]) -> bool:
+    """Whether a matrix product keeps zero: its rows with the first operand, its columns with the second and a bias.
+
+    Only what could be removed matters; an index of the batch takes either operand along.
+    """
+    axes = [-1 if op.attr("transA", 0) else -2, -2 if op.attr("transB", 0) else -1]
+    made = [keeps_zero(op, n) for n in inputs[:2]]
+    live = [has_labels(op, i, k) for i, k in enumerate(axes)]
+    bias = all(keeps_zero(op, n) for n in inputs[2:])
+    return bias and (all(m for m, here in zip(made, live, strict=True) if here) if any(live) else any(made))
+
+
+def has_labels(op: Op, i: int, k: int) -> bool:
+    """Whether an axis of input `i` may lose indices, as far as is known here."""
+    try:
+        axes = op.input(i)
+    except CannotTrace:
+        return True
+    return len(axes) < -k or axes[k].ids is not None

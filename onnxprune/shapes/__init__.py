@@ -1,6 +1,17 @@
 """Shapes and known values of every tensor, in one pass over the nodes. Law: what is stated holds for every input."""
 
+from onnxprune.shapes.contrib import operand_order
 from onnxprune.shapes.inference import Inference, shape_of
+from onnxprune.shapes.standard import channels_last, standard
 from onnxprune.shapes.values import attribute, slice_parts, slice_range
 
-__all__ = ["Inference", "attribute", "shape_of", "slice_parts", "slice_range"]
+__all__ = [
+    "Inference",
+    "attribute",
+    "channels_last",
+    "operand_order",
+    "shape_of",
+    "slice_parts",
+    "slice_range",
+    "standard",
+]

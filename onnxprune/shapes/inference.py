@@ -16,7 +16,9 @@ from onnx import TypeProto
 from onnx.reference import ReferenceEvaluator
 
 from onnxprune.model import SMALL, Array, Dim, Model, Shape, captured
+from onnxprune.shapes.contrib import RUNTIME, contrib_types, element_input
 from onnxprune.shapes.partial import PARTIAL_SHAPES, volume
+from onnxprune.shapes.standard import channels_last, standard
 from onnxprune.shapes.values import VALUE_FROM_WEIGHT, VALUES, as_tensor, attribute, known, pack
 
 REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not fit
@@ -27,7 +29,6 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
     KeyError,
     ValueError,
 )
-ALIASES = {("com.microsoft", "FusedConv"): "Conv"}
 
 
 def shape_of(info: TypeProto) -> Shape | None:
@@ -82,13 +83,14 @@ class Inference:
 
     def infer_types(self, node: onnx.NodeProto) -> None:
         """Ask onnx for the output types; fall back on what the file says."""
-        found = self.ask_onnx(node)
+        known_types = contrib_types(self, node, self.element)
+        found = {n: tensor_type(*t) for n, t in known_types.items()} or self.ask_onnx(node)
         for name in filter(None, node.output):
             inferred, hint = found.get(name), self.hints.get(name)
             self.types[name] = better(inferred, hint)
         special = PARTIAL_SHAPES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if special and (shape := special(self, node)) is not None:
-            kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node)
+            kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node.input[0])
             self.types[node.output[0]] = tensor_type(kind, shape)
         for name in filter(None, node.output):
             self.types[name] = self.named(self.types[name])
@@ -104,15 +106,15 @@ class Inference:
             dims.append(f"?{self.unnamed}" if d is None else d)
         return tensor_type(info.tensor_type.elem_type, tuple(dims))
 
-    def element(self, node: onnx.NodeProto) -> int:
-        """The element type of a node's first input."""
-        return int(self.types[node.input[0]].tensor_type.elem_type) if node.input[0] in self.types else 1
+    def element(self, name: str) -> int:
+        """The element type of a tensor, FLOAT where it is unknown."""
+        return int(self.types[name].tensor_type.elem_type) if name in self.types else 1
 
     def ask_onnx(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """onnx's inference for this one node; nothing where the operator or its inputs are unknown."""
         domain = "" if node.domain == "ai.onnx" else node.domain
-        if (domain, node.op_type) in ALIASES:
-            node, domain = standard_form(node), ""
+        if domain == RUNTIME and (plain := standard(node)) is not None:
+            return {} if channels_last(node) else self.retyped(node, self.ask_onnx(plain))
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
@@ -122,6 +124,11 @@ class Inference:
         except REFUSALS:
             return {}
         return found
+
+    def retyped(self, node: onnx.NodeProto, found: Mapping[str, TypeProto]) -> Mapping[str, TypeProto]:
+        """What was inferred for a node's standard form, with the element type that the node itself writes."""
+        kind = self.element(node.input[element_input(node)])
+        return {n: tensor_type(kind, shape_of(t)) for n, t in found.items()}
 
     def infer_value(self, node: onnx.NodeProto) -> Array | None:
         """The value of the first output, if the node is arithmetic on sizes."""
@@ -166,13 +173,6 @@ class Inference:
         names = [n for n in node.input if n]
         result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))
         return np.asarray(result[0])
-
-
-def standard_form(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A runtime's fused operator as the standard operator whose shapes it has."""
-    plain = onnx.helper.make_node(ALIASES[node.domain, node.op_type], node.input[:3], node.output)
-    plain.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
-    return plain
 
 
 def better(inferred: TypeProto | None, hint: TypeProto | None) -> TypeProto:

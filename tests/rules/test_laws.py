@@ -38,11 +38,12 @@ from onnxprune.rules import RULES
 from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
+from tests.rules import contrib
 from tests.rules.cases import CASES, Case
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
 # Which operand and which of its axes a contraction sums over.
-CONTRACTED = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2}
+CONTRACTED = {"Conv": 1, "ConvTranspose": 0, "MatMul": -2}
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -119,22 +120,6 @@ def random_like(array: Array, rng: np.random.Generator) -> Array:
     if array.dtype.kind == "f":
         return (3 * rng.normal(size=array.shape)).astype(array.dtype)
     return rng.integers(0, 2 if array.dtype.kind == "b" else 100, array.shape).astype(array.dtype)
-
-
-def zero_points(model: Model) -> dict[str, Array]:
-    """Stored integers -> the value that stands for zero, broadcastable to them."""
-    found: dict[str, Array] = {}
-    for node in model.proto.graph.node:
-        i, j = (0, 2) if node.op_type == "DequantizeLinear" else (1, 3)
-        quantised = node.op_type in ("DequantizeLinear", "ConvInteger", "MatMulInteger")
-        if not quantised or len(node.input) <= j or node.input[i] not in model.weights:
-            continue
-        weight, zero = model.weights[node.input[i]], model.weights[node.input[j]]
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1) if i == 0 else weight.ndim - 1
-        axis = 0 if node.op_type == "ConvInteger" else axis
-        shape = [weight.shape[d] if zero.size > 1 and d == axis else 1 for d in range(weight.ndim)]
-        found[node.input[i]] = zero.reshape(shape)
-    return found
 
 
 def close(case: Case, a: Array, b: Array, what: str) -> None:
@@ -245,7 +230,7 @@ def fill(
     dependencies: Dependencies, node: onnx.NodeProto, values: Tensors, keep: Mask, seed: int
 ) -> list[Array | None]:
     """A node's inputs with random numbers in the removed indices; one side of a contraction holds zeros there."""
-    rng, zeros = np.random.default_rng(seed), zero_points(dependencies.model)
+    rng = np.random.default_rng(seed)
     found: list[Array | None] = []
     for i, name in enumerate(node.input):
         if not name:
@@ -254,20 +239,20 @@ def fill(
         value, axes = np.array(values[name]), dependencies.labels.get(name)
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
-        axis = contracted_axis(node, value.ndim) if i == 1 else None
-        if axis is not None:
-            cut = ~kept(axes, value.shape, keep, only=axis)
-            value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
+        cut = ~mask & contrib.at_zero(node, i, value.shape)
+        for axis in contracted_axes(node, i, value.ndim):
+            cut |= ~kept(axes, value.shape, keep, only=axis)
+        value[cut] = np.broadcast_to(contrib.zero_of(node, i, values), value.shape)[cut]
         found.append(value)
     return found
 
 
-def contracted_axis(node: onnx.NodeProto, rank: int) -> int | None:
-    """The axis of a contraction's second operand that is summed over."""
+def contracted_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
+    """The axes of operand `i` that are summed over with another operand, where this one is to hold the zeros."""
     if node.op_type == "Gemm":
-        return int(any(a.name == "transB" and a.i for a in node.attribute))
+        return [contrib.attribute(node, "transB")] if i == 1 else []
     axis = CONTRACTED.get(node.op_type)
-    return None if axis is None else 0 if rank == 1 else axis % rank
+    return contrib.summed_axes(node, i, rank) if axis is None or i != 1 else [0 if rank == 1 else axis % rank]
 
 
 def interference_free(subject: Subject) -> None:
@@ -289,8 +274,8 @@ def interference_free(subject: Subject) -> None:
 def cut_off(subject: Subject) -> None:
     """On the whole graph: once the consumers' weights are zero, the producers' can be anything."""
     dependencies = subject.dependencies
-    if any(both_computed(dependencies.model, node) for node in subject.nodes):
-        return  # such a product has no weights to zero; node by node it is tested all the same
+    if any(both_computed(dependencies.model, node) or node.op_type in contrib.RANGED for node in subject.nodes):
+        return  # such a node has no weights to zero; node by node it is tested all the same
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
         one, two = (evaluate(subject.case, randomised(dependencies, keep, s), subject.feeds) for s in (1, 2))
@@ -300,15 +285,25 @@ def cut_off(subject: Subject) -> None:
 
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
-    return contracted_axis(node, 2) is not None and not any(n in model.weights for n in node.input)
+    return contracts(node) and (computed_heads(node) or not any(n in model.weights for n in node.input))
+
+
+def computed_heads(node: onnx.NodeProto) -> bool:
+    """Whether a node multiplies queries and keys that it computed itself."""
+    return node.domain == "com.microsoft" and node.op_type.endswith("Attention")
+
+
+def contracts(node: onnx.NodeProto) -> bool:
+    """Whether a node is a contraction."""
+    return node.op_type in {*CONTRACTED, "Gemm"} or contrib.contracts(node)
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
-    produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
-    contracts = [node for node in model.proto.graph.node if contracted_axis(node, 2) is not None]
-    operands = {tensor for tensor, _ in produced} | {name for node in contracts for name in node.input[:2]}
+    produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, contrib.zero_points(model)
+    summing = [node for node in model.proto.graph.node if contracts(node)]
+    operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:4]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
         mask = kept(axes, value.shape, keep)

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, contract, layout, op, pointwise, reduce, select
+from onnxprune.rules import RULES, contract, layout, op, pointwise, quant, reduce, select
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -156,7 +156,7 @@ def rows_free_before_the_slice(patch: Patch) -> None:
 
 @mutant("MatMulInteger-per-column")
 def zero_points_not_tied(patch: Patch) -> None:
-    patch.setattr(contract, "per_index", lambda o, axis, i: axis)
+    patch.setattr(quant, "per_index", lambda o, axes, k, i: axes[k])
 
 
 # --- axes that should freeze -----------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def takes_the_neighbours(patch: Patch) -> None:
 
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
-    patch.setattr(rewrite, "zero_points", lambda model: {})
+    patch.setattr(rewrite, "meanings", lambda model: {})
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+"""Operators whose tensors are packed in a way that no label describes. Law: they freeze, and say what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnxprune.labels import Axes
+from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.registry import rule
+
+RUNTIME = "com.microsoft"
+BLOCKS = "packs its weights in blocks of a few bits that share a scale; prune the model before it is quantised so"
+LAYOUT = (
+    "was laid out for one machine (weights and images in blocks); "
+    "write the file at onnxruntime's basic or extended level"
+)
+PACKED: Mapping[str, str] = {
+    "DynamicQuantizeLSTM": "packs its gates for its own kernel; prune the model before it is quantised",
+    "GatherBlockQuantized": BLOCKS,
+    "MatMulBnb4": BLOCKS,
+    "MatMulNBits": BLOCKS,
+}
+NCHWC = "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput ReorderOutput Upsample".split()
+
+
+@rule(*PACKED, domain=RUNTIME)
+def packed(op: Op) -> Sequence[Axes]:
+    """Frozen: weights are packed for one kernel."""
+    raise CannotTrace(f"{op.kind} {PACKED[op.kind]}")
+
+
+@rule(*NCHWC, domain="com.microsoft.nchwc")
+def blocked_layout(op: Op) -> Sequence[Axes]:
+    """Frozen: channels lie in blocks of the machine's vector width."""
+    raise CannotTrace(f"{op.kind} {LAYOUT}")
