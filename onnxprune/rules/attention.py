@@ -25,10 +25,10 @@ CACHED = "keeps keys and values in a cache that the caller hands on, so its head
 @rule("Attention", "QAttention", domain=RUNTIME)
 def attention(op: Op) -> Sequence[Axes]:
     """b s i, i (q k v), (q k v) -> b s v: three projections in one weight, then attention over heads."""
-    refuse_cache(op, past={"Attention": 4, "QAttention": 8}[op.kind])
     x, weight = op.input(0), op.input(1)
-    into = contracted(op, op.plain(x, 2), op.plain(weight, 0))
     merged = op.source(op.plain(weight, 1))
+    refuse_cache(op, past={"Attention": 4, "QAttention": 8}[op.kind])
+    into = contracted(op, op.plain(x, 2), op.plain(weight, 0))
     if op.has(2):
         merged = op.join(merged, op.plain(op.input(2), 0))
     if op.kind == "QAttention":

@@ -19,9 +19,7 @@ axes("NhwcMaxPool", "n * c -> n * c", family="fused", domain=RUNTIME)
 axes("GridSample", "n c *, n * -> n c *", family="fused", domain=RUNTIME)
 resize("FusedConv", domain=RUNTIME)(resize_group)
 rule("Gelu", domain=RUNTIME)(unary)
-rule("LayerNormalization", domain=RUNTIME)(trailing_norm)
-rule("SimplifiedLayerNormalization")(trailing_norm)
-rule("SimplifiedLayerNormalization", domain=RUNTIME)(trailing_norm)
+rule("SimplifiedLayerNormalization")(trailing_norm)  # onnxruntime's own, written without a domain
 
 
 @rule("FusedConv", "FusedGemm", "BiasGelu", "FastGelu", "QuickGelu", domain=RUNTIME)

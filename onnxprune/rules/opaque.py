@@ -16,7 +16,6 @@ LAYOUT = (
 )
 PACKED: Mapping[str, str] = {
     "DynamicQuantizeLSTM": "packs its gates for its own kernel; prune the model before it is quantised",
-    "GatherBlockQuantized": BLOCKS,
     "MatMulBnb4": BLOCKS,
     "MatMulNBits": BLOCKS,
 }

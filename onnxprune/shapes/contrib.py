@@ -7,24 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 import onnx
 from onnx import TensorProto
 
-from onnxprune.model import Dim, Shape
+from onnxprune.model import STRAY, Dim, Shape
 from onnxprune.shapes.partial import Known
 from onnxprune.shapes.values import attribute
 
 Shapes = Sequence[Shape | None]
-# Operators that read integers and write real numbers, and the input whose type that is.
-REAL: Mapping[str, int] = {
+# Operators whose outputs have the element type of another input than the first.
+TYPED: Mapping[str, int] = {
     "DequantizeLinear": 1,
     "EmbedLayerNormalization": 2,
     "MatMulIntegerToFloat": 2,
     "QAttention": 3,
+    "QLinearConcat": 2,
+    "QLinearWhere": 1,
+    "QuantizeLinear": 2,
 }
 
 
 def element_input(node: onnx.NodeProto) -> int:
     """The number of the input whose element type the outputs have."""
-    quantised = node.op_type == "QuantizeLinear" and len(node.input) > 2
-    return 2 if quantised else REAL.get(node.op_type, 0)
+    if node.op_type == "QGemm" and len(node.input) < 8:
+        return 1  # without a scale to write integers with, it writes real numbers
+    return TYPED.get(node.op_type, 0)
 
 
 def like_first(inference: Known, node: onnx.NodeProto) -> Shapes:
@@ -107,19 +111,51 @@ def operand_order(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
     side, order = "AB"[i], list(range(rank))
     if attribute(node, f"transBatch{side}", 0):
         order = [*order[1:-1], order[0], order[-1]]
-        # With `trans`, the last two axes of what is then (batch..., rows, columns) are exchanged.
     return [*order[:-2], order[-1], order[-2]] if attribute(node, f"trans{side}", 0) else order
+
+
+def sampled(inference: Known, node: onnx.NodeProto) -> Shapes:
+    """GridSample: n c h w and a grid of n height width 2 -> n c height width."""
+    x, grid = inference.shape(node.input[0]), inference.shape(node.input[1])
+    return [] if x is None or grid is None else [(*x[:2], *grid[1:-1])]
+
+
+def cropped(inference: Known, node: onnx.NodeProto) -> Shapes:
+    """CropAndResize: n c h w -> boxes c height width."""
+    x, boxes = inference.shape(node.input[0]), inference.shape(node.input[1])
+    size = inference.values.get(node.input[3])
+    return [] if x is None or boxes is None or size is None else [(boxes[0], x[1], *size.tolist())]
+
+
+def pooled(inference: Known, node: onnx.NodeProto) -> Shapes:
+    """NhwcMaxPool: the channels, which are last, stay."""
+    x = inference.shape(node.input[0])
+    return [] if x is None else [(x[0], *(None for _ in x[1:-1]), x[-1])]
+
+
+def expanded(inference: Known, node: onnx.NodeProto) -> Shapes:
+    """ExpandDims: an axis of size 1 more."""
+    x, axis = inference.shape(node.input[0]), inference.values.get(node.input[1])
+    if x is None or axis is None or axis.dtype == object:
+        return []
+    at = int(axis.ravel()[0]) % (len(x) + 1)
+    return [(*x[:at], 1, *x[at:])]
 
 
 CONTRIB: Mapping[str, Callable[[Known, onnx.NodeProto], Shapes]] = {
     "Attention": attended,
+    "CropAndResize": cropped,
     "DequantizeLinear": like_first,
     "EmbedLayerNormalization": embedded,
+    "ExpandDims": expanded,
     "FusedMatMul": multiplied,
     "Gelu": like_first,
+    "GridSample": sampled,
     "GroupQueryAttention": grouped_query,
+    "Inverse": like_first,
     "LayerNormalization": normalised,
     "MultiHeadAttention": multi_headed,
+    "NhwcMaxPool": pooled,
     "QAttention": attended,
     "QLinearSoftmax": like_first,
     "QuantizeLinear": like_first,
@@ -128,9 +164,9 @@ CONTRIB: Mapping[str, Callable[[Known, onnx.NodeProto], Shapes]] = {
     "SkipLayerNormalization": normalised,
     "SkipSimplifiedLayerNormalization": normalised,
     "TransposeMatMul": multiplied,
+    "Trilu": like_first,
 }
 RUNTIME = "com.microsoft"
-STRAY = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})  # written without a domain
 
 
 def contrib_types(

@@ -110,15 +110,21 @@ class Inference:
         """The element type of a tensor, FLOAT where it is unknown."""
         return int(self.types[name].tensor_type.elem_type) if name in self.types else 1
 
-    def ask_onnx(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
-        """onnx's inference for this one node; nothing where the operator or its inputs are unknown."""
+    def ask_onnx(self, node: onnx.NodeProto, real: bool = False) -> Mapping[str, TypeProto]:
+        """onnx's inference for this one node; nothing where the operator or its inputs are unknown.
+
+        Args:
+            node: The node.
+            real: Read integers as the real numbers they stand for.
+        """
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain == RUNTIME and (plain := standard(node)) is not None:
-            return {} if channels_last(node) else self.retyped(node, self.ask_onnx(plain))
+            return {} if channels_last(node) else self.retyped(node, self.ask_onnx(plain, real=True))
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
             types = {n: self.types[n] for n in inputs if n in self.types and n}
+            types = {n: as_real(t) for n, t in types.items()} if real else types
             data = {n: as_tensor(self.values[n], n) for n in node.input if known(self.values.get(n))}
             found: Mapping[str, TypeProto] = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
         except REFUSALS:
@@ -173,6 +179,12 @@ class Inference:
         names = [n for n in node.input if n]
         result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))
         return np.asarray(result[0])
+
+
+def as_real(info: TypeProto) -> TypeProto:
+    """A tensor type with floats for the integers that operators compute with."""
+    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32)
+    return tensor_type(onnx.TensorProto.FLOAT, shape_of(info)) if info.tensor_type.elem_type in kinds else info
 
 
 def better(inferred: TypeProto | None, hint: TypeProto | None) -> TypeProto:

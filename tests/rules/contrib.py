@@ -54,6 +54,11 @@ def contracts(node: onnx.NodeProto) -> bool:
     return merged or node.op_type in {*SUMMED, "QGemm", "FusedGemm", "FusedMatMul", "TransposeMatMul"}
 
 
+def factors(node: onnx.NodeProto) -> tuple[int, ...]:
+    """The numbers of the inputs that a contraction multiplies."""
+    return (0, 3) if node.op_type in ("QGemm", "QLinearConv", "QLinearMatMul") else (0, 1)
+
+
 def summed_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
     """The axes of operand `i` that are summed over, where this one is to hold the zeros."""
     if node.op_type in ("QGemm", "FusedGemm"):
@@ -70,10 +75,11 @@ def summed_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
 def at_zero(node: onnx.NodeProto, i: int, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Where removed entries of input `i` are to be zero, beside the axes that are summed over."""
     where = np.zeros(shape, dtype=bool)
-    merged = i in (1, 2) and node.op_type in ("Attention", "QAttention") or i == 3 and node.op_type == "MultiHeadAttention"
+    biased = i == 3 and node.op_type == "MultiHeadAttention"
+    merged = biased or (i in (1, 2, 7) and node.op_type in ("Attention", "QAttention"))
     if node.op_type in RANGED and i == 0:
         where[...] = True
-    elif node.domain == "com.microsoft" and merged:
+    elif node.domain == "com.microsoft" and merged and shape:
         sizes = next((list(a.ints) for a in node.attribute if a.name == "qkv_hidden_sizes"), [shape[-1] // 3] * 3)
         where[..., sizes[0] : sizes[0] + sizes[1]] = True  # the keys: queries may hold anything
     return where
