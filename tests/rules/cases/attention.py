@@ -103,9 +103,9 @@ attended(
 CACHED = "q = MatMul(x, w) k = MatMul(x, u) z = MatMul(x, r) a, f, g = {} y = MatMul(a, v)"
 case(
     "GroupQueryAttention",
-    "x[N,4,7], p[N,1,1,8], t[N,1,1,8] -> y[N,4,5]",
+    "x[N,1,7], p[N,1,1,8], t[N,1,1,8] -> y[N,1,5]",
     CACHED.format(f"{MS}.GroupQueryAttention <num_heads=2, kv_num_heads=1> (q, k, z, p, t, l, n)"),
-    w=(7, 16), u=(7, 8), r=(7, 8), v=(16, 5), l=np.array([4, 4], np.int32), n=np.array(5, np.int32),
+    w=(7, 16), u=(7, 8), r=(7, 8), v=(16, 5), l=np.array([1, 1], np.int32), n=np.array(2, np.int32),
     lacks=RUNTIME, whole=True,
 )  # fmt: skip
 case(
