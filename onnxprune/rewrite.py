@@ -21,7 +21,7 @@ from onnxprune.model import Array, Model, Shape, bare, captured
 from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.integers import meanings, parameters
+from onnxprune.rules.integers import parameters
 from onnxprune.trace import Dependencies, Mask
 
 UNDEFINED_AT_ZERO = {"Div": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}  # operator -> the operand that must not be zeroed
@@ -131,7 +131,7 @@ def masked(dependencies: Dependencies, removed: Array) -> Model:
     spared |= {name for n in graph.node if n.op_type.startswith(NORMS) for name in n.input[:1]}
     spared |= set(parameters(dependencies.model))
     weights = apply_leaf(dependencies, keep, zero, frozenset(spared))
-    for name, meaning in meanings(dependencies.model).items():
+    for name, meaning in dependencies.meanings.items():
         stored, axes = dependencies.model.weights[name], dependencies.labels.get(name)
         if meaning.zero.any() and axes is not None and touched(axes, keep):
             origin = meaning.zero.astype(np.int64)

@@ -19,6 +19,7 @@ from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, components
 from onnxprune.model import Model, captured
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
+from onnxprune.rules.integers import Meaning, meanings
 from onnxprune.rules.op import Records
 from onnxprune.rules.zeros import note_zeros
 
@@ -92,6 +93,11 @@ class Dependencies:
     def unit_count(self) -> int:
         """Number of removable units in the graph."""
         return int(self.unit.max(initial=-1)) + 1
+
+    @cached_property
+    def meanings(self) -> Mapping[str, Meaning]:
+        """Initializer -> what its integers stand for."""
+        return meanings(self.model)
 
     def keep(self, removed: Ids) -> Mask:
         """Boolean array over ids for a set of removed unit numbers: True = kept."""

@@ -22,7 +22,7 @@ PACKAGE = "onnxprune"
 # A module, or a package folder, may import only those to its left.
 ORDER = (
     "errors labels model data shapes runtime normalise rules trace cost importance align plan rewrite "
-    "verify recover bench report pipeline demo cli"
+    "rounding verify recover bench report pipeline demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

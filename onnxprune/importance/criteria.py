@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import ModelError, PlanError
 from onnxprune.model import Array
-from onnxprune.rules.integers import meanings, real
+from onnxprune.rules.integers import real
 from onnxprune.trace import Dependencies, Source
 
 Floats = NDArray[np.float64]
@@ -88,7 +88,7 @@ def filters(dependencies: Dependencies, source: Source) -> Array:
     """
     weight = dependencies.model.weights[source.tensor]
     if weight.dtype.kind != "f":
-        weight = real(weight, meanings(dependencies.model).get(source.tensor))
+        weight = real(weight, dependencies.meanings.get(source.tensor))
     axis = source.axis
     if source.ids.ndim > 1:
         blocks = source.ids.shape[0]

@@ -89,7 +89,7 @@ def range_kept(op: Op) -> Axes:
 
     Then masking writes zeros there. The operator takes its range over the values and zero, whether a zero is among
     them or not, so the range is that of the kept values alone, and the pruned model's scale and zero point are equal
-    to the masked one's. A channel that is not zero (after a Sigmoid: one half) could hold the largest value.
+    to the masked one's. A channel that is not zero (after a cosine: one) could hold the largest value.
     """
     x = op.input(0)
     if keeps_zero(op, op.name_in(0)):

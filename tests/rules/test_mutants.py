@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, contract, layout, op, pointwise, quant, reduce, select
+from onnxprune.rules import RULES, attention, contract, fused, layout, op, pointwise, quant, reduce, select
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -20,6 +20,7 @@ from tests.rules.cases import CASES
 from tests.rules.test_laws import LAWS, Law, study
 
 Patch = pytest.MonkeyPatch
+trace = importlib.import_module("onnxprune.trace")
 rewrite = importlib.import_module("onnxprune.rewrite")  # the package exports a function of that name
 
 
@@ -279,7 +280,51 @@ def takes_the_neighbours(patch: Patch) -> None:
 
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
-    patch.setattr(rewrite, "meanings", lambda model: {})
+    patch.setattr(trace, "meanings", lambda model: {})
+
+
+# --- fused and quantised operators -----------------------------------------------------------------------------------
+
+
+@mutant("TransposeMatMul", "FusedMatMul-attention")
+def fused_product_not_transposed(patch: Patch) -> None:
+    patch.setattr(fused, "operand_order", lambda node, i, rank: list(range(rank)))
+
+
+@mutant("DynamicQuantizeLinear-of-what-is-not-zero")
+def range_taken_over_anything(patch: Patch) -> None:
+    patch.setattr(quant, "keeps_zero", lambda o, name: True)
+
+
+@mutant("Attention", "MultiHeadAttention")
+def scale_follows_the_head_size(patch: Patch) -> None:
+    set_attr = Edit.set_attr
+    patch.setattr(Edit, "set_attr", lambda e, name, value: None if name == "scale" else set_attr(e, name, value))
+
+
+@mutant("Attention-values-narrower", "Attention")
+def part_sizes_not_written(patch: Patch) -> None:
+    patch.delitem(RESIZES, ("com.microsoft", "Attention"))
+
+
+@mutant("MultiHeadAttention", "MultiHeadAttention-bias")
+def queries_apart_from_keys(patch: Patch) -> None:
+    patch.setattr(attention, "contracted", lambda o, a, b: a)
+
+
+@mutant("RotaryEmbedding", "RotaryEmbedding-interleaved")
+def pairs_torn_apart(patch: Patch) -> None:
+    patch.setitem(RULES, ("com.microsoft", "RotaryEmbedding"), Rule(pointwise.unary, "planted", "planted"))
+
+
+@mutant("QLinearConv-per-channel", "QLinearMatMul-per-column", "QGemm")
+def scales_not_tied(patch: Patch) -> None:
+    patch.setattr(quant, "operands", lambda node: ())
+
+
+@mutant("MultiHeadAttention-values-alone")
+def exponentials_taken_for_zeros(patch: Patch) -> None:
+    patch.setattr(attention, "contracted", lambda o, a, b: o.join(a, b))
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------

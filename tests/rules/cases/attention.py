@@ -54,7 +54,7 @@ attended(
     "MultiHeadAttention",
     "",
     "q0, k0, z",
-    PROJECTED + "q0 = Exp(q) k0 = Exp(k) ",
+    PROJECTED + "q0 = Exp(q) m = ReduceMean <axes=[2]> (x) k0 = Add(k, m) ",
     **THREE,
 )
 ANGLES = np.linspace(0, 3, 20).reshape(10, 2)

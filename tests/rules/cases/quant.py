@@ -187,7 +187,7 @@ integer("DynamicQuantizeLinear", RANGED.format("Relu"), signature=MATRICES, w=(7
 case(
     "DynamicQuantizeLinear-of-what-is-not-zero",
     MATRICES,
-    RANGED.format("Sigmoid"),
+    RANGED.format("Cos"),
     w=(7, 6), v=bytes_of(6, 5), **WEIGHTS, lacks=RUNTIME, whole=True,
 )  # fmt: skip
 BLOCKED = "e = DequantizeLinear <axis=0, block_size=2> (w, m, c) a = MatMul(x, e) y = MatMul(a, v)"
