@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
@@ -60,7 +61,7 @@ class Records:
     """What rules note down beside ties: rows, sources and costs.
 
     `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
+    (see `zeros`), `frozen` which ids were frozen when the ties were last solved.
     """
 
     rows: list[Rows] = field(default_factory=list)
@@ -68,6 +69,7 @@ class Records:
     products: list[Product] = field(default_factory=list)
     zero: dict[str, bool] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
+    frozen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
 class Op:

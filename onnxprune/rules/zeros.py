@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.labels import Axis
+from onnxprune.labels import Axis, Ids
 from onnxprune.rules.op import CannotTrace, Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
@@ -86,15 +86,27 @@ def product_keeps(op: Op, inputs: list[str]) -> bool:
     """
     axes = [-1 if op.attr("transA", 0) else -2, -2 if op.attr("transB", 0) else -1]
     made = [keeps_zero(op, n) for n in inputs[:2]]
-    live = [has_labels(op, i, k) for i, k in enumerate(axes)]
-    bias = all(keeps_zero(op, n) for n in inputs[2:])
-    return bias and (all(m for m, here in zip(made, live, strict=True) if here) if any(live) else any(made))
+    if not all(m or not may_shrink(op, i, k) for i, (k, m) in enumerate(zip(axes, made, strict=True))):
+        return False
+    return any(made) and all(keeps_zero(op, n) for n in inputs[2:])
 
 
-def has_labels(op: Op, i: int, k: int) -> bool:
+def may_shrink(op: Op, i: int, k: int) -> bool:
     """Whether an axis of input `i` may lose indices, as far as is known here."""
     try:
         axes = op.input(i)
     except CannotTrace:
         return True
-    return len(axes) < -k or axes[k].ids is not None
+    ids = axes[k].ids if len(axes) >= -k else Axis().ids
+    return ids is not None and bool(ids.size) and not all_frozen(op, ids)
+
+
+def all_frozen(op: Op, ids: Ids) -> bool:
+    """Whether all of these ids are frozen by now. The ties are solved again only when the last answer does not tell.
+
+    What is frozen once stays so, and to miss one errs on the safe side.
+    """
+    known = op.records.frozen
+    if ids.max() >= known.size or (not known[ids].all() and op.ties.count > 1.2 * known.size):
+        op.records.frozen = known = op.ties.causes(op.ties.components()) >= 0
+    return bool(known[ids].all())
