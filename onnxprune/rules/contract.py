@@ -17,6 +17,7 @@ from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.pointwise import aligned
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted
+from onnxprune.shapes import channels_last
 
 
 @rule("Conv")
@@ -111,7 +112,7 @@ def couple(op: Op, into: Ids, out: Ids) -> None:
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))
-    channels = edit.axes(edit.node.input[0])[1]
+    channels = edit.axes(edit.node.input[0])[-1 if channels_last(edit.node) else 1]
     if groups > 1 and channels.ids is not None:
         alive = edit.keep[channels.ids].reshape(-1, edit.keep[channels.ids].shape[-1])[0].reshape(groups, -1)
         edit.set_attr("group", int(alive.any(axis=1).sum()))

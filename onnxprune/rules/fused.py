@@ -54,7 +54,7 @@ def skip_norm(op: Op) -> Sequence[Axes]:
     return [(*lead, op.blocked(reason, 0, len(x) - 1))] * op.outputs
 
 
-@rule("EmbedLayerNormalization", domain=RUNTIME)
+@rule("EmbedLayerNormalization", "QEmbedLayerNormalization", domain=RUNTIME)
 def embed_norm(op: Op) -> Sequence[Axes]:
     """Rows of word, position and segment tables, summed and normalised over the hidden axis, which is frozen."""
     reason = f"{op.kind} normalises over this axis"

@@ -5,8 +5,8 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -86,9 +86,12 @@ class Op:
     def as_standard(self) -> Op:
         """The standard operator inside a fused or quantised one, with its own inputs; itself where there is none."""
         node = standard(self.node)
-        if node is None:
-            return self
-        seen = Op(node, self.model, self.ties, self.records, self._labels)
+        return self if node is None else self.seen_as(node, {}, {})
+
+    def seen_as(self, node: onnx.NodeProto, shapes: Mapping[str, Shape], labels: Mapping[str, Axes]) -> Op:
+        """Another node in this one's place; some tensors may have other shapes and labels there."""
+        model = replace(self.model, shapes={**self.model.shapes, **shapes}) if shapes else self.model
+        seen = Op(node, model, self.ties, self.records, lambda name: labels.get(name) or self._labels(name))
         seen.name, seen.open_blocks = self.name, self.open_blocks
         return seen
 

@@ -31,9 +31,7 @@ resize("ConvInteger")(resize_group)
 @rule("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger")
 def quantised(op: Op) -> Sequence[Axes]:
     """The standard operator on what the integers stand for; vectors of scales lose what their axis loses."""
-    if channels_last(op.node):
-        raise CannotTrace(f"{op.kind} with its channels on the last axis is laid out for one machine")
-    (out,) = trace_standard(op)
+    (out,) = trace_channels_last(op) if channels_last(op.node) else trace_standard(op)
     for operand in operands(op.node):
         axes = op.input(operand.stored)
         for i in (operand.scale, operand.zero):
@@ -41,6 +39,16 @@ def quantised(op: Op) -> Sequence[Axes]:
                 per_index(op, axes, own_axis(op.node, operand) % len(axes), i)
     bias = BIASES.get(op.kind, op.arity)
     return [(*out[:-1], op.join(out[-1], op.plain(op.input(bias), 0)))] if op.has(bias) else [out]
+
+
+def trace_channels_last(op: Op) -> Sequence[Axes]:
+    """As `trace_standard`, of an operator whose images have their channels last; its weights are as ever."""
+    x, y = op.name_in(0), op.node.output[0]
+    rank = len(op.shape(0))
+    order = [0, rank - 1, *range(1, rank - 1)]
+    shapes = {name: tuple(op.known_shape(name)[k] for k in order) for name in (x, y)}
+    (out,) = trace_standard(op.seen_as(op.node, shapes, {x: op.permuted(op.input(0), order)}))
+    return [op.permuted(out, [0, *range(2, rank), 1])]
 
 
 def per_index(op: Op, axes: Axes, k: int, i: int) -> Axis:

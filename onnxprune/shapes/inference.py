@@ -119,7 +119,9 @@ class Inference:
         """
         domain = "" if node.domain == "ai.onnx" else node.domain
         if domain == RUNTIME and (plain := standard(node)) is not None:
-            return {} if channels_last(node) else self.retyped(node, self.ask_onnx(plain, real=True))
+            return self.retyped(
+                node, self.ask_turned(plain) if channels_last(node) else self.ask_onnx(plain, real=True)
+            )
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
@@ -130,6 +132,14 @@ class Inference:
         except REFUSALS:
             return {}
         return found
+
+    def ask_turned(self, plain: onnx.NodeProto) -> Mapping[str, TypeProto]:
+        """onnx's inference for an operator whose images have their channels on the last axis instead of the second."""
+        x = self.types[plain.input[0]]
+        self.types[plain.input[0]] = moved(x, -1, 1)
+        found = self.ask_onnx(plain, real=True)
+        self.types[plain.input[0]] = x
+        return {n: moved(t, 1, -1) for n, t in found.items()}
 
     def retyped(self, node: onnx.NodeProto, found: Mapping[str, TypeProto]) -> Mapping[str, TypeProto]:
         """What was inferred for a node's standard form, with the element type that the node itself writes."""
@@ -179,6 +189,16 @@ class Inference:
         names = [n for n in node.input if n]
         result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))
         return np.asarray(result[0])
+
+
+def moved(info: TypeProto, old: int, new: int) -> TypeProto:
+    """A tensor type with one axis moved from `old` to `new`."""
+    shape = shape_of(info)
+    if shape is None or len(shape) < 3:
+        return info
+    order = list(range(len(shape)))
+    order.insert(new % len(order), order.pop(old))
+    return tensor_type(info.tensor_type.elem_type, tuple(shape[k] for k in order))
 
 
 def as_real(info: TypeProto) -> TypeProto:

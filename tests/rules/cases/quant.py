@@ -85,9 +85,9 @@ ROWS: dict[str, Weight] = {"m": positive(6) / 50, "c": np.arange(97, 103, dtype=
 BYTES = "x[N,3,4,4] -> y[N,5,4,4]"
 
 
-def integer(name: str, body: str, *, signature: str = BYTES, whole: bool = False, **weights: Weight) -> None:
+def integer(name: str, body: str, *, signature: str = BYTES, **weights: Weight) -> None:
     """Add a case of operators that take scales and zero points."""
-    case(name, signature, body, lacks=RUNTIME, whole=whole, **(ONE | TWO | WEIGHTS | weights))
+    case(name, signature, body, lacks=RUNTIME, **(ONE | TWO | WEIGHTS | weights))
 
 
 IN, OUT = "i = QuantizeLinear(x, s, z)", "y = DequantizeLinear(o, s, z)"
@@ -227,11 +227,30 @@ integer(
     "QLinearConv-channels-last",
     CONVOLVED.format("", "", f"t = Transpose <perm=[0, 2, 3, 1]> (a) h = {MS}.QLinearConv <channels_last=1> "
     "(t, r, k, u, m, c, r, k) b = Transpose <perm=[0, 3, 1, 2]> (h)"),
-    **BOTH | {"u": bytes_of(6, 6, 1, 1)}, whole=True,
+    **BOTH | {"u": bytes_of(6, 6, 1, 1)},
 )  # fmt: skip
+integer(
+    "QLinearConv-channels-last-depthwise",
+    CONVOLVED.format(
+        "",
+        "",
+        f"t = Transpose <perm=[0, 2, 3, 1]> (a) h = {MS}.QLinearConv <channels_last=1, group=6> "
+        f"(t, r, k, u, m, c, r, k) p = {MS}.QLinearAveragePool <channels_last=1, kernel_shape=[1, 1]> (h, r, k, r, k) "
+        "b = Transpose <perm=[0, 3, 1, 2]> (p)",
+    ),
+    **BOTH | {"u": bytes_of(6, 1, 1, 1)},
+)
 integer(
     "NhwcMaxPool",
     CONVOLVED.format("", "", f"t = Transpose <perm=[0, 2, 3, 1]> (a) h = {MS}.NhwcMaxPool <kernel_shape=[1, 1]> (t) "
     "b = Transpose <perm=[0, 3, 1, 2]> (h)"),
     **CONVS,
+)  # fmt: skip
+case(
+    "QEmbedLayerNormalization",
+    "x:int32[N,4] -> y[N,4,5]",
+    f"h, i = {MS}.QEmbedLayerNormalization(x, , p, q, , e, t, , s, s, , s, s, z, z, , z, z) "
+    "a = MatMul(h, w) y = MatMul(a, v)",
+    p=bytes_of(9, 6), q=bytes_of(5, 6), e=bytes_of(6), t=bytes_of(6), s=0.02, z=np.array(120, np.uint8),
+    w=(6, 8), v=(8, 5), lacks=RUNTIME,
 )  # fmt: skip
