@@ -25,10 +25,18 @@ NCHWC = "AveragePool Conv GlobalAveragePool GlobalMaxPool MaxPool ReorderInput R
 @rule(*PACKED, domain=RUNTIME)
 def packed(op: Op) -> Sequence[Axes]:
     """Frozen: weights are packed for one kernel."""
+    name_weight(op)
     raise CannotTrace(f"{op.kind} {PACKED[op.kind]}")
 
 
 @rule(*NCHWC, domain="com.microsoft.nchwc")
 def blocked_layout(op: Op) -> Sequence[Axes]:
     """Frozen: channels lie in blocks of the machine's vector width."""
+    name_weight(op)
     raise CannotTrace(f"{op.kind} {LAYOUT}")
+
+
+def name_weight(op: Op) -> None:
+    """Name the weight as a source all the same, so that the report lists it with the reason why it stays."""
+    if op.has(1) and op.input(1):
+        op.source(op.input(1)[0])
