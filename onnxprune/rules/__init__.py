@@ -1,7 +1,7 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
 from onnxprune.rules import (
-    attention,
+    fused_attention,
     contract,
     control,
     fused,
@@ -23,7 +23,7 @@ __all__ = [
     "Op",
     "Product",
     "Rows",
-    "attention",
+    "fused_attention",
     "contract",
     "control",
     "find",

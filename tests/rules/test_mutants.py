@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, attention, contract, fused, layout, op, pointwise, quant, reduce, select
+from onnxprune.rules import RULES, contract, fused, fused_attention, layout, op, pointwise, quant, reduce, select
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -309,7 +309,7 @@ def part_sizes_not_written(patch: Patch) -> None:
 
 @mutant("MultiHeadAttention", "MultiHeadAttention-bias")
 def queries_apart_from_keys(patch: Patch) -> None:
-    patch.setattr(attention, "contracted", lambda o, a, b: a)
+    patch.setattr(fused_attention, "contracted", lambda o, a, b: a)
 
 
 @mutant("RotaryEmbedding", "RotaryEmbedding-interleaved")
@@ -324,7 +324,7 @@ def scales_not_tied(patch: Patch) -> None:
 
 @mutant("MultiHeadAttention-values-alone")
 def exponentials_taken_for_zeros(patch: Patch) -> None:
-    patch.setattr(attention, "contracted", lambda o, a, b: o.join(a, b))
+    patch.setattr(fused_attention, "contracted", lambda o, a, b: o.join(a, b))
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------
