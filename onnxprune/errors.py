@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class OnnxpruneError(Exception):
     """Any failure onnxprune can name. The command line prints it as one line and exits 1.
@@ -15,6 +17,16 @@ class OnnxpruneError(Exception):
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
         super().__init__("; ".join(" ".join(part.split()) for part in (what, where, remedy) if part))
         self.what, self.where, self.remedy = what, where, remedy
+
+
+def debugging() -> bool:
+    """Whether exceptions nobody foresaw are raised as they are (ONNXPRUNE_DEBUG), for the developer to see."""
+    return bool(os.environ.get("ONNXPRUNE_DEBUG"))
+
+
+def described(error: BaseException) -> str:
+    """The kind and message of an exception on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class ModelError(OnnxpruneError):

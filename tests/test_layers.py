@@ -21,8 +21,8 @@ PACKAGE = "onnxprune"
 
 # A module, or a package folder, may import only those to its left.
 ORDER = (
-    "errors labels model data shapes runtime normalise rules trace cost importance align plan rewrite "
-    "rounding verify recover bench report pipeline demo cli"
+    "errors labels model names data shapes sequences runtime normalise sharing rules trace cost importance align plan "
+    "rewrite reference rounding verify isolate recover bench report pipeline demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

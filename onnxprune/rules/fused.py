@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.contract import multiply, resize_group
-from onnxprune.rules.norm import trailing_norm
+from onnxprune.rules.norm import scaled, trailing_norm
 from onnxprune.rules.op import Op
 from onnxprune.rules.pointwise import unary
 from onnxprune.rules.registry import resize, rule, trace_standard
@@ -41,27 +41,45 @@ def transposed_product(op: Op) -> Sequence[Axes]:
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=RUNTIME)
 def skip_norm(op: Op) -> Sequence[Axes]:
-    """input + skip + bias, normalised over the last axis, which is frozen; the sum is the last output."""
-    x, reason = op.input(0), f"{op.kind} normalises over this axis"
-    for i in range(op.arity):
-        if op.has(i):
-            op.fix(op.input(i), len(op.input(i)) - 1, op.name_in(i), reason)
-    lead = tuple(op.without_rows(x, k, (len(x) - 1,)) for k in range(len(x) - 1))
-    if op.shape(1) == op.shape(0):
-        lead = tuple(op.join(a, op.plain(op.input(1), k)) for k, a in enumerate(lead))
+    """input + skip + bias, normalised over the last axis, which is frozen or traced through; the sum is output 3."""
+    x, reason, last = op.input(0), f"{op.kind} normalises over this axis", len(op.input(0)) - 1
+    mixed = op.mixes(x, last, op.name_in(0), reason)
+    lead = tuple(op.without_rows(x, k, (last,)) for k in range(last))
+    y = summed(op, (*lead, mixed), reason)
+    for i in filter(op.has, range(2, op.arity)):
+        y = scaled(op, y, i, last, reason)
+    if y[last].ids is None:
+        y = (*y[:last], op.blocked(reason, 0, last))
+    statistics = (*y[:last], Axis())
+    return [y, statistics, statistics, y][: op.outputs]
+
+
+def summed(op: Op, x: Axes, reason: str) -> Axes:
+    """The sum of an input, whose last axis is normalised over, and the skip, which may be stretched to it."""
+    skip, last, hidden = op.input(1), len(x) - 1, len(op.input(1)) - 1
+    if x[last].ids is None:
+        op.fix(skip, hidden, op.name_in(1), reason)
     else:
-        op.fix_rest(op.input(1), (), op.name_in(1), f"{op.kind} stretches it")
-    return [(*lead, op.blocked(reason, 0, len(x) - 1))] * op.outputs
+        x = (*x[:last], op.join(x[last], op.plain(skip, hidden)))
+    if op.shape(1) != op.shape(0):
+        op.fix_rest(skip, (hidden,), op.name_in(1), f"{op.kind} stretches it")
+        return x
+    return (*(op.join(a, op.plain(skip, k)) for k, a in enumerate(x[:last])), x[last])
 
 
 @rule("EmbedLayerNormalization", "QEmbedLayerNormalization", domain=RUNTIME)
 def embed_norm(op: Op) -> Sequence[Axes]:
-    """Rows of word, position and segment tables, summed and normalised over the hidden axis, which is frozen."""
-    reason = f"{op.kind} normalises over this axis"
-    for i in (2, 3, 4, 5, 6):
-        if op.has(i):
-            op.fix_rest(op.input(i), (), op.name_in(i), reason)
-    return [op.frozen_like(op.out_shape(j), reason, j) for j in range(op.outputs) if op.node.output[j]]
+    """Rows of word, position and segment tables, summed and normalised over the hidden axis.
+
+    That axis is frozen, or traced through; integers always freeze, for there zero is another number in every table.
+    """
+    reason, integers = f"{op.kind} normalises over this axis", op.kind == "QEmbedLayerNormalization"
+    mixed = (op.fix if integers else op.mixes)(op.input(2), 1, op.name_in(2), reason)
+    y: Axes = (Axis(), Axis(), mixed)
+    for i in filter(op.has, (2, 3, 4, 5, 6)):
+        y = scaled(op, y, i, 3 - len(op.input(i)), reason)
+    y = y if mixed.ids is not None else op.frozen_like(op.out_shape(), reason)
+    return [y, (Axis(),), y][: op.outputs]  # the second counts what the mask lets pass, the third is the sum
 
 
 @rule("Inverse", "Trilu", domain=RUNTIME)

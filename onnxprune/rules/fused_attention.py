@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.labels import Axes, Axis, Ids
+from onnxprune.rules.attention import apart
 from onnxprune.rules.edit import Edit, Mask
 from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.quant import per_index
@@ -119,10 +120,10 @@ def attend(op: Op, q: Axis, v: Axis, work: int, bias: int) -> Axis:
     sizes = [axis.ids.size for axis in (q, v) if axis.ids is not None]
     if count < 1 or any(size % count for size in sizes):
         raise CannotTrace(f"{op.kind} does not say how many heads there are")
-    parents = op.ties.fresh(count) if len(sizes) == 2 else None  # a head goes only with both of its halves
-    if parents is not None and op.has(bias) and op.shape(bias)[1] != 1:
-        op.join(Axis(parents), op.plain(op.input(bias), 1))
     rows = [axis.ids.reshape(count, -1) for axis in (q, v) if axis.ids is not None]
+    whole = len(rows) == 2 and all(apart(ids) for ids in rows)  # a head goes only with both of its halves
+    parents = op.ties.fresh(count) if whole else None
+    join_scores(op, bias, parents)
     if op.kind == "QAttention" and len(rows) == 2 and rows[0].shape == rows[1].shape:
         # Its kernel knows one size for all three, so queries lose as many as values.
         rows, parents = [np.concatenate(rows)], None if parents is None else np.concatenate([parents, parents])
@@ -134,6 +135,17 @@ def attend(op: Op, q: Axis, v: Axis, work: int, bias: int) -> Axis:
         elif op.kind == "QAttention" and rows:
             op.freeze_ids(rows[0], f"as many as {size}, which are fixed", op.name_in(1), 1)
     return v
+
+
+def join_scores(op: Op, bias: int, parents: Ids | None) -> None:
+    """Tie heads that may go to those of what is added to the scores; all its other axes stay."""
+    if not op.has(bias):
+        return
+    scores, heads = op.input(bias), len(op.shape(bias)) - 3
+    each = parents is not None and op.shape(bias)[heads] != 1
+    if parents is not None and each:
+        op.join(Axis(parents), op.plain(scores, heads))
+    op.fix_rest(scores, (heads,) if each else (), op.name_in(bias), f"{op.kind} adds it to the scores")
 
 
 @resize("Attention", "QAttention", domain=RUNTIME)
@@ -194,10 +206,12 @@ def rotary_embedding(op: Op) -> Sequence[Axes]:
         op.join(Axis(), turned)
         return [(*x[:-1], Axis())]
     rows = channels.ids.reshape(-1, width)
-    pairs = rows.reshape(-1, angles, 2) if op.attr("interleaved", 0) else rows.reshape(-1, 2, angles).swapaxes(1, 2)
+    interleaved = bool(op.attr("interleaved", 0))
+    pairs = rows.reshape(-1, angles, 2) if interleaved else rows.reshape(-1, 2, angles).swapaxes(1, 2)
     first: Ids = op.collapse(op.collapse(pairs.reshape(pairs.shape[0], -1)).reshape(angles, 2).T)
     op.join(turned, Axis(first))
-    return [(*x[:-1], channels)]
+    head = np.repeat(first, 2) if interleaved else np.tile(first, 2)
+    return [(*x[:-1], Axis(np.tile(head, rows.shape[0])))]
 
 
 def head_size(op: Op, width: int) -> int:

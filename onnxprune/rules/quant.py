@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.contract import resize_group
 from onnxprune.rules.integers import operands, own_axis
-from onnxprune.rules.norm import softmax
+from onnxprune.rules.norm import softmax_axes
 from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.reduce import mixing
 from onnxprune.rules.registry import resize, rule, trace_standard
 from onnxprune.rules.zeros import keeps_zero
 from onnxprune.shapes import channels_last
@@ -19,7 +20,6 @@ from onnxprune.shapes import channels_last
 RUNTIME = "com.microsoft"
 BIASES = {"DynamicQuantizeMatMul": 4, "MatMulIntegerToFloat": 6}  # real numbers, added to the output's last axis
 
-rule("QLinearSoftmax", domain=RUNTIME)(softmax)
 resize("QLinearConv")(resize_group)
 resize("QLinearConv", domain=RUNTIME)(resize_group)
 resize("ConvInteger")(resize_group)
@@ -77,6 +77,12 @@ def quantize(op: Op) -> Sequence[Axes]:
         elif out:
             out[k] = per_index(op, tuple(out), k, i)
     return [tuple(out)]
+
+
+@rule("QLinearSoftmax", domain=RUNTIME)
+def quantised_softmax(op: Op) -> Sequence[Axes]:
+    """Freezes the axes it normalises over: integers are never traced through, as zero need not stand for zero."""
+    return [mixing(op, 0, softmax_axes(op), f"{op.kind} normalises over this axis")]
 
 
 @rule("DynamicQuantizeLinear")

@@ -8,21 +8,25 @@ them and their weights: a projection, a bias, a rotation keep zero; `elu(x) + 1`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from onnxprune.labels import Axis, Ids
+from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.rules.op import CannotTrace, Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(
-    """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu DequantizeLinear Dropout DynamicQuantizeLinear Elu
-    Erf Expand Flatten Floor Gather Gelu GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization
-    LeakyRelu MaxPool Mish Neg PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize
-    RotaryEmbedding Round Selu Shrink Sign Sin Sinh Slice Softsign Split Sqrt Squeeze Swish Tan Tanh
-    ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
+    """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu Col2Im Compress CumSum DFT DepthToSpace
+    DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu
+    GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample HardSwish Identity InstanceNormalization LeakyRelu LpPool
+    MaxPool MaxRoiPool Mish Neg PRelu QuantizeLinear ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum
+    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding Round STFT Selu Shrink Sign Sin Sinh
+    Slice Softsign SpaceToDepth Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze
+    Upsample""".split()
 )
-ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose"})
+ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
+CONVOLUTIONS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "DeformConv": (1, 3)}  # their weight and bias
 VALUES = {"Attention": (1, 2), "MultiHeadAttention": (2, 3), "QAttention": (1, 2)}  # inputs that make the values
 ACTIVATIONS = frozenset({"", "LeakyRelu", "Relu", "Tanh"})  # fused ones that leave zero at zero
 
@@ -57,6 +61,18 @@ def note_zeros(op: Op) -> None:
     op.records.zero.update(dict.fromkeys(op.node.output, decide(op, inputs)))
 
 
+def note_mixed(op: Op, outputs: Sequence[Axes]) -> None:
+    """Record, after a node was traced through that mixes an axis with itself, what holds instead.
+
+    Such a node is compared on what stays alone, with zeros beside it (see `reference`). So its outputs vanish with
+    their weights where they still have the axis; a mean over it does not.
+    """
+    for name, axes in zip(op.node.output, outputs, strict=False):
+        if mixed := op.records.mixed.get(op.node.output[0]):
+            same = len(axes) == len(op.input(0))
+            op.records.zero[name] = same and all(axes[k].ids is not None for k, _ in mixed)
+
+
 def decide(op: Op, inputs: list[str]) -> bool:
     """Whether the outputs of a node keep zero, from its operator and its inputs."""
     if op.attr("activation", "") not in ACTIVATIONS:
@@ -67,8 +83,8 @@ def decide(op: Op, inputs: list[str]) -> bool:
     inputs = [n for n in op.node.input if n]
     if op.kind in ("Gemm", "MatMul") and len(inputs) > 1:
         return product_keeps(op, inputs)
-    if op.kind in WEIGHTED and len(inputs) > 1:
-        return all(keeps_zero(op, n) for n in inputs[1:])
+    if op.kind in CONVOLUTIONS:
+        return all(keeps_zero(op, op.name_in(i)) for i in CONVOLUTIONS[op.kind] if op.has(i))
     if op.kind in ALL:
         return all(keeps_zero(op, n) for n in inputs)
     if op.kind in ANY:

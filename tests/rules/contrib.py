@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnxprune.model import Array, Model
 
+RUNTIME = "com.microsoft"
 # Operator -> integers, their zero point, the axis that a vector of zero points runs along.
 INTEGERS = {
     "ConvInteger": [(1, 3, 0)],
@@ -50,7 +51,7 @@ def attribute(node: onnx.NodeProto, name: str) -> int:
 
 def contracts(node: onnx.NodeProto) -> bool:
     """Whether a node of this module is a contraction."""
-    merged = node.domain == "com.microsoft" and node.op_type == "Attention"
+    merged = node.domain == RUNTIME and node.op_type == "Attention"
     return merged or node.op_type in {*SUMMED, "QGemm", "FusedGemm", "FusedMatMul", "TransposeMatMul"}
 
 
@@ -66,7 +67,7 @@ def summed_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
     if node.op_type in ("FusedMatMul", "TransposeMatMul"):
         first = 0 if attribute(node, "transBatchB") else rank - 2
         return [rank - 1 if attribute(node, "transB") else first] if i == 1 else []
-    if node.domain == "com.microsoft" and node.op_type == "Attention":
+    if node.domain == RUNTIME and node.op_type == "Attention":
         return [0] if i == 1 else []
     operand, axis = SUMMED.get(node.op_type, (-1, 0))
     return [axis % rank] if i == operand else []
@@ -79,7 +80,7 @@ def at_zero(node: onnx.NodeProto, i: int, shape: tuple[int, ...]) -> NDArray[np.
     merged = biased or (i in (1, 2, 7) and node.op_type in ("Attention", "QAttention"))
     if node.op_type in RANGED and i == 0:
         where[...] = True
-    elif node.domain == "com.microsoft" and merged and shape:
+    elif node.domain == RUNTIME and merged and shape:
         sizes = next((list(a.ints) for a in node.attribute if a.name == "qkv_hidden_sizes"), [shape[-1] // 3] * 3)
         where[..., sizes[0] : sizes[0] + sizes[1]] = True  # the keys: queries may hold anything
     return where

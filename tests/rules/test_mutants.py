@@ -11,7 +11,20 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, contract, fused, fused_attention, layout, op, pointwise, quant, reduce, select
+from onnxprune.rules import (
+    RULES,
+    contract,
+    fused,
+    fused_attention,
+    layout,
+    norm,
+    op,
+    pointwise,
+    quant,
+    reduce,
+    scatter,
+    select,
+)
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -20,7 +33,9 @@ from tests.rules.cases import CASES
 from tests.rules.test_laws import LAWS, Law, study
 
 Patch = pytest.MonkeyPatch
-trace = importlib.import_module("onnxprune.trace")
+dependencies = importlib.import_module("onnxprune.trace.dependencies")
+reference = importlib.import_module("onnxprune.reference")
+tracer = importlib.import_module("onnxprune.trace.tracer")
 rewrite = importlib.import_module("onnxprune.rewrite")  # the package exports a function of that name
 
 
@@ -77,6 +92,15 @@ def transpose_by_the_inverse(patch: Patch) -> None:
         return [o.permuted(o.input(0), np.argsort(o.attr("perm", [])).tolist())]
 
     replace_rule(patch, "Transpose", inverse)
+
+
+@mutant("Transpose")
+def transpose_to_the_next_labels(patch: Patch) -> None:
+    def shifted(o: Op) -> Sequence[Axes]:
+        axes = o.permuted(o.input(0), o.attr("perm", []))
+        return [tuple(axis if axis.ids is None else Axis(axis.ids + 1, axis.by) for axis in axes)]
+
+    replace_rule(patch, "Transpose", shifted)
 
 
 @mutant("Pad", "Pad-axes")
@@ -160,6 +184,35 @@ def zero_points_not_tied(patch: Patch) -> None:
     patch.setattr(quant, "per_index", lambda o, axes, k, i: axes[k])
 
 
+@mutant("ScatterND-channels")
+def updates_not_tied(patch: Patch) -> None:
+    join = Op.join
+    patch.setattr(Op, "join", lambda o, a, b: a if o.kind == "ScatterND" else join(o, a, b))
+
+
+@mutant("GatherElements-channels", "TopK-channels")
+def mixed_axes_pass(patch: Patch) -> None:
+    for module in (scatter, reduce, norm):
+        patch.setattr(module, "mixing", lambda o, i, mixed, reason: o.input(i))
+
+
+@mutant("Col2Im")
+def taps_laid_out_as_blocks(patch: Patch) -> None:
+    collapse = Op.collapse
+    patch.setattr(Op, "collapse", lambda o, ids: collapse(o, ids.T.reshape(ids.shape) if o.kind == "Col2Im" else ids))
+
+
+@mutant("DeformConv-offset-groups")
+def offset_groups_free_to_differ(patch: Patch) -> None:
+    patch.setattr(Op, "rows", lambda o, ids, parents=None: None)
+
+
+@mutant("Gather-scalar")
+def picked_index_may_go(patch: Patch) -> None:
+    freeze = Op.freeze_ids
+    patch.setattr(Op, "freeze_ids", lambda o, ids, *why: Axis() if o.kind == "Gather" else freeze(o, ids, *why))
+
+
 # --- axes that should freeze -----------------------------------------------------------------------------------------
 
 
@@ -187,6 +240,16 @@ def layer_normalization_only_ties(patch: Patch) -> None:
 @mutant("Softmax-over-heads")
 def rows_outlive_what_mixes_them(patch: Patch) -> None:
     patch.setattr(Op, "without_rows", lambda o, axes, k, gone: axes[k])
+
+
+@mutant("MaxPool-indices")
+def positions_of_maxima_pass(patch: Patch) -> None:
+    replace_rule(patch, "MaxPool", lambda o: [(*o.input(0)[:2], Axis(), Axis())] * o.outputs)
+
+
+@mutant("Resize-barely", "Resize-crops-channels")
+def same_size_taken_for_untouched(patch: Patch) -> None:
+    patch.setattr(reduce, "untouched", lambda o, before, after, k: before == after)
 
 
 @mutant("ReduceMean-channels", "ArgMax-channels")
@@ -260,6 +323,31 @@ def uneven_steps_ignored(patch: Patch) -> None:
     patch.setattr(select, "bounds_of", lambda at: (at[0], at[-1] + 1, at[1] - at[0] if len(at) > 1 else 1))
 
 
+@mutant("Squeeze-everything", "Squeeze-everything-11")
+def squeeze_drops_what_shrank_to_one(patch: Patch) -> None:
+    forget_resize(patch, "Squeeze")
+
+
+@mutant("ScatterND-channels")
+def scattered_indices_not_renumbered(patch: Patch) -> None:
+    forget_resize(patch, "ScatterND")
+
+
+@mutant("Compress")
+def condition_not_shortened(patch: Patch) -> None:
+    forget_resize(patch, "Compress")
+
+
+@mutant("Size")
+def size_shows_pruned_number(patch: Patch) -> None:
+    forget_resize(patch, "Size")
+
+
+@mutant("CenterCropPad-sizes")
+def crop_not_resized(patch: Patch) -> None:
+    forget_resize(patch, "CenterCropPad")
+
+
 # --- the two leaf functions ------------------------------------------------------------------------------------------
 
 
@@ -280,7 +368,7 @@ def takes_the_neighbours(patch: Patch) -> None:
 
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
-    patch.setattr(trace, "meanings", lambda model: {})
+    patch.setattr(dependencies, "meanings", lambda model: {})
 
 
 # --- fused and quantised operators -----------------------------------------------------------------------------------
@@ -296,23 +384,23 @@ def range_taken_over_anything(patch: Patch) -> None:
     patch.setattr(quant, "keeps_zero", lambda o, name: True)
 
 
-@mutant("Attention", "MultiHeadAttention")
+@mutant("fused-Attention", "fused-MultiHeadAttention")
 def scale_follows_the_head_size(patch: Patch) -> None:
     set_attr = Edit.set_attr
     patch.setattr(Edit, "set_attr", lambda e, name, value: None if name == "scale" else set_attr(e, name, value))
 
 
-@mutant("Attention-values-narrower", "Attention")
+@mutant("fused-Attention-values-narrower", "fused-Attention")
 def part_sizes_not_written(patch: Patch) -> None:
     patch.delitem(RESIZES, ("com.microsoft", "Attention"))
 
 
-@mutant("MultiHeadAttention", "MultiHeadAttention-bias")
+@mutant("fused-MultiHeadAttention", "fused-MultiHeadAttention-bias")
 def queries_apart_from_keys(patch: Patch) -> None:
     patch.setattr(fused_attention, "contracted", lambda o, a, b: a)
 
 
-@mutant("RotaryEmbedding", "RotaryEmbedding-interleaved")
+@mutant("fused-RotaryEmbedding", "fused-RotaryEmbedding-interleaved")
 def pairs_torn_apart(patch: Patch) -> None:
     patch.setitem(RULES, ("com.microsoft", "RotaryEmbedding"), Rule(pointwise.unary, "planted", "planted"))
 
@@ -322,9 +410,33 @@ def scales_not_tied(patch: Patch) -> None:
     patch.setattr(quant, "operands", lambda node: ())
 
 
-@mutant("MultiHeadAttention-values-alone")
+@mutant("fused-MultiHeadAttention-values-alone")
 def exponentials_taken_for_zeros(patch: Patch) -> None:
     patch.setattr(fused_attention, "contracted", lambda o, a, b: o.join(a, b))
+
+
+@mutant("SkipLayerNormalization-through")
+def skip_not_tied(patch: Patch) -> None:
+    patch.setattr(fused, "summed", lambda o, x, reason: x)
+
+
+# --- traced through ---------------------------------------------------------------------------------------------------
+
+
+@mutant("through-LayerNormalization", "through-unit-length", "through-GroupNormalization-by-reshape")
+def mixing_not_noted(patch: Patch) -> None:
+    patch.setattr(op.Op, "mixes", lambda o, axes, k, tensor, reason: axes[k])
+
+
+@mutant("through-centred-queries")
+def a_mean_taken_for_zero(patch: Patch) -> None:
+    patch.setattr(tracer, "note_mixed", lambda o, outputs: None)
+
+
+@mutant("through-unscaled-queries", "through-GroupNormalization-by-reshape")
+def rows_laid_back_in_another_order(patch: Patch) -> None:
+    returns = reference.Cut.returns.fget
+    patch.setattr(reference.Cut, "returns", property(lambda cut: returns(cut)[::-1].copy()))
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------

@@ -9,7 +9,11 @@ from tests.rules.cases.case import CASES, Case, Weight
 __all__ = ["CASES", "FAMILIES", "Case", "Weight"]
 
 FAMILIES: dict[str, list[str]] = {}
-for _family in """elementwise norm quant contract layout reduce control structures fused fused_attention opaque""".split():
+for _family in (
+    *("elementwise", "norm", "quant", "contract", "layout", "reduce", "control", "structures", "through"),
+    *("scatter", "vision", "sequence", "signal", "text", "recurrent", "einsum", "attention"),
+    *("fused", "fused_attention", "opaque"),
+):
     _known = set(CASES)
     import_module(f"tests.rules.cases.{_family}")
     FAMILIES[_family] = [name for name in CASES if name not in _known]

@@ -76,6 +76,26 @@ case(
     p=(9, 6), q=(5, 6), s=positive(6), t=(6,), w=(6, 8), v=(8, 5), lacks=RUNTIME,
 )  # fmt: skip
 
+THROUGH: dict[str, Weight] = {"s": positive(6), "t": (6,)}
+dense(
+    "SkipLayerNormalization-through",
+    f"k = MatMul(x, u) c, m1, m2, z = {MS}.SkipLayerNormalization(a, k, s, t, d) b = Add(c, z)",
+    u=(7, 6), d=(6,), lacks=RUNTIME, through=True, **THROUGH,
+)  # fmt: skip
+case(
+    "SkipSimplifiedLayerNormalization-through",  # the skip is stretched over the batch
+    "x[N,4,7] -> y[N,4,5]",
+    f"a = MatMul(x, w) b = {MS}.SkipSimplifiedLayerNormalization(a, d, s) y = MatMul(b, v)",
+    w=(7, 6), d=(4, 6), s=positive(6), v=(6, 5), lacks=RUNTIME, through=True,
+)  # fmt: skip
+case(
+    "EmbedLayerNormalization-through",
+    "x:int32[N,4], m:int32[N,4] -> y[N,4,5]",
+    f"h, i, e = {MS}.EmbedLayerNormalization(x, , p, q, , s, t, m) a = MatMul(h, w) c = Add(a, e) "
+    f"b = {MS}.SkipLayerNormalization(c, h, s, t) y = MatMul(b, v)",
+    p=(9, 6), q=(5, 6), w=(6, 6), v=(6, 5), lacks=RUNTIME, through=True, **THROUGH,
+)  # fmt: skip
+
 chain("GridSample-fused", f"b = {MS}.GridSample(a, g)", g=np.zeros((2, 3, 3, 2)) + 0.3, out="3,3", lacks=RUNTIME)
 chain(
     "CropAndResize",

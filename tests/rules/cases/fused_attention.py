@@ -12,8 +12,8 @@ HEADS = "a = {}.{} <num_heads=3{}> ({}) y = MatMul(a, v)"
 
 
 def attended(name: str, kind: str, attributes: str, inputs: str, before: str = "", **weights: Weight) -> None:
-    """Add a case of attention with three heads."""
-    case(name, TOKENS, before + HEADS.format(MS, kind, attributes, inputs), lacks=RUNTIME, **weights)
+    """Add a case of attention with three heads; standard operators of the same name have theirs in `attention`."""
+    case(f"fused-{name}", TOKENS, before + HEADS.format(MS, kind, attributes, inputs), lacks=RUNTIME, **weights)
 
 
 MERGED: dict[str, Weight] = {"w": (7, 36), "d": (36,), "v": (12, 5)}
@@ -32,7 +32,7 @@ attended("Attention-biased", "Attention", "", "x, w, d, , , b", b=(1, 3, 4, 4), 
 attended("Attention-biased-alike", "Attention", "", "x, w, d, , , b", b=(1, 1, 4, 4), **MERGED)
 attended("Attention-reads", "Attention", "", "e, w, d", "e = MatMul(x, u) ", u=(7, 6), **MERGED | {"w": (6, 36)})
 case(
-    "Attention-with-cache",
+    "fused-Attention-with-cache",
     "x[N,4,7], p[2,N,3,2,4] -> y[N,4,5]",
     HEADS.replace("a =", "a, c =").format(MS, "Attention", "", "x, w, d, , p"),
     **MERGED, lacks=RUNTIME, whole=True,
