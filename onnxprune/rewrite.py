@@ -22,13 +22,11 @@ from onnxprune.nested import Names
 from onnxprune.normalise import drop_dead
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
-from onnxprune.shapes import attribute
+from onnxprune.rules.integers import parameters
 from onnxprune.sharing import stored
 from onnxprune.trace import Dependencies, Mask
 
 UNDEFINED_AT_ZERO = {"Div": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}  # operator -> the operand that must not be zeroed
-# Operator -> its stored integers, their zero point, and the axis zero points run along (None: an attribute).
-QUANTISED = {"DequantizeLinear": ((0, 2), None), "ConvInteger": ((1, 3), 0), "MatMulInteger": ((1, 3), -1)}
 NORMS = ("Reduce", "LpNormalization")  # of a weight: it is about to be divided by its own norm
 Leaf = Callable[[Array, Axes, Mask], Array]
 
@@ -130,34 +128,20 @@ def masked(dependencies: Dependencies, removed: Array) -> Model:
     """The dense model with the removed indices zeroed.
 
     Divisors and the like are spared: zero over zero is not a number, and what they act on is cut off by its reader.
+    Integers become the one that stands for zero; their scales and zero points stay.
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     nodes = list(every_node(dependencies.model.proto.graph))
     spared = {n.input[UNDEFINED_AT_ZERO[n.op_type]] for n in nodes if n.op_type in UNDEFINED_AT_ZERO}
     spared |= {name for n in nodes if n.op_type.startswith(NORMS) for name in n.input[:1]}
+    spared |= set(parameters(dependencies.model))
     weights = apply_leaf(dependencies, keep, zero, frozenset(spared))
-    for name, origin in zero_points(dependencies.model).items():
-        if (axes := dependencies.labels.get(name)) is not None and touched(axes, keep):
-            stored = dependencies.model.weights[name]
-            shifted = zero(stored.astype(np.int32) - origin, axes, keep) + origin
-            weights[name] = shifted.astype(stored.dtype)
+    for name, meaning in dependencies.meanings.items():
+        stored, axes = dependencies.model.weights[name], dependencies.labels.get(name)
+        if meaning.zero.any() and axes is not None and touched(axes, keep):
+            origin = meaning.zero.astype(np.int64)
+            weights[name] = (zero(stored.astype(np.int64) - origin, axes, keep) + origin).astype(stored.dtype)
     return replace(dependencies.model, weights=weights)
-
-
-def zero_points(model: Model) -> dict[str, Array]:
-    """Stored integers -> the integer that stands for zero, broadcastable to them."""
-    found: dict[str, Array] = {}
-    for node in every_node(model.proto.graph):
-        if node.op_type not in QUANTISED:
-            continue
-        (i, j), axis = QUANTISED[node.op_type]
-        stored = model.weights.get(node.input[i])
-        origin = model.weights.get(node.input[j]) if len(node.input) > j else None
-        if stored is not None and origin is not None and origin.ndim <= 1:
-            own = (axis if axis is not None else attribute(node, "axis", 1)) % max(1, stored.ndim)
-            shape = [-1 if k == own and origin.size > 1 else 1 for k in range(stored.ndim)]
-            found[node.input[i]] = origin.astype(np.int32).reshape(shape)
-    return found
 
 
 def rewrite(dependencies: Dependencies, removed: Array) -> Model:

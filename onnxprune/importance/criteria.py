@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import ModelError, PlanError
 from onnxprune.model import Array
+from onnxprune.rules.integers import real
 from onnxprune.trace import Dependencies, Source
 
 Floats = NDArray[np.float64]
@@ -82,13 +83,13 @@ def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
 
 
 def filters(dependencies: Dependencies, source: Source) -> Array:
-    """A source's weights with one row per filter. Shape (filters, elements).
+    """A source's weights with one row per filter, integers as the real numbers they stand for. (filters, elements).
 
     Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first.
     """
     weight = dependencies.model.weights[source.tensor]
     if weight.dtype.kind != "f":
-        weight = weight.astype(np.float32)
+        weight = real(weight, dependencies.meanings.get(source.tensor))
     axis = source.axis
     if source.ids.ndim > 1:
         blocks = source.ids.shape[0]

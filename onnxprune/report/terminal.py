@@ -250,12 +250,13 @@ def ops_view() -> View:
     """The operators with a rule; those that share one stand together."""
 
     def draw(canvas: Canvas) -> Iterator[RenderableType]:
-        together: dict[tuple[str, str], list[str]] = {}
+        together: dict[tuple[str, str, str], list[str]] = {}
         for o in ops_rows():
-            together.setdefault((o.family, o.summary), []).append(words.qualified(o.domain, o.operator))
+            together.setdefault((o.family, o.domain, o.summary), []).append(o.operator)
         table = canvas.table([(header, "left") for header in ("family", "operators", "how labels pass")])
-        for (family, passes), operators in together.items():
-            table.add_row(*(canvas.text(cell) for cell in (family, ", ".join(operators), passes)))
+        for (family, domain, passes), operators in together.items():
+            origin = "" if domain == "ai.onnx" else f"{domain}: "
+            table.add_row(*(canvas.text(cell) for cell in (family, origin + ", ".join(operators), passes)))
         yield table
 
     return View(draw)

@@ -17,9 +17,10 @@ from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.pointwise import aligned
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted
+from onnxprune.shapes import channels_last
 
 
-@rule("Conv", "ConvInteger")
+@rule("Conv")
 def conv(op: Op) -> Sequence[Axes]:
     """n c ..., o c/g ..., o -> n o ...: filters are sources; grouped ones lose equal numbers from every group."""
     return convolve(op, out_axis=0, in_axis=1)
@@ -43,15 +44,6 @@ def conv_transpose(op: Op) -> Sequence[Axes]:
     return convolve(op, out_axis=1, in_axis=0)
 
 
-@rule("FusedConv", domain="com.microsoft")
-def fused_conv(op: Op) -> Sequence[Axes]:
-    """Conv, plus an optional summand of the output's shape (input 3), plus an activation."""
-    out = convolve(op, out_axis=0, in_axis=1)[0]
-    if op.has(3):
-        op.join(out[1], op.plain(op.input(3), 1))
-    return [out]
-
-
 def convolve(op: Op, out_axis: int, in_axis: int, bias: int = 2) -> Sequence[Axes]:
     """Convolutions, which differ in where the weight keeps its channels and which input is the bias."""
     groups = op.attr("group", 1)
@@ -68,9 +60,7 @@ def convolve(op: Op, out_axis: int, in_axis: int, bias: int = 2) -> Sequence[Axe
         weight = op.input(1)
     op.fix_rest(weight, (0, 1), op.name_in(1), "kernel taps")
     op.source(out)
-    if op.kind == "ConvInteger":
-        out = per_index(op, out, 3)
-    elif op.has(bias):
+    if op.has(bias):
         out = op.join(out, op.plain(op.input(bias), 0))
     return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
@@ -134,12 +124,11 @@ def couple(op: Op, outer: Ids, inner: Ids) -> None:
     op.rows(outer, whole)
 
 
-@resize("FusedConv", domain="com.microsoft")
-@resize("Conv", "ConvTranspose", "ConvInteger", "DeformConv")
+@resize("Conv", "ConvTranspose", "DeformConv")
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))
-    channels = edit.axes(edit.node.input[0])[1]
+    channels = edit.axes(edit.node.input[0])[-1 if channels_last(edit.node) else 1]
     if groups > 1 and channels.ids is not None:
         alive = edit.keep[channels.ids].reshape(-1, edit.keep[channels.ids].shape[-1])[0].reshape(groups, -1)
         edit.set_attr("group", int(alive.any(axis=1).sum()))
@@ -179,14 +168,20 @@ def add_bias(op: Op, out: Axes) -> Axes:
     return tuple(joined)
 
 
-@rule("MatMul", "MatMulInteger")
+@rule("MatMul")
 def matmul(op: Op) -> Sequence[Axes]:
     """... n k, ... k m -> ... n m, as numpy.matmul does (one-dimensional operands too)."""
     vectors = [len(op.shape(i)) == 1 for i in (0, 1)]
-    (a, shape_a), (b, shape_b) = matrix(op, 0, vectors[0]), matrix(op, 1, vectors[1])
+    result = multiply(op, *matrix(op, 0, vectors[0]), *matrix(op, 1, vectors[1]))
+    gone = [len(result) - 2 + i for i, vector in enumerate(vectors) if vector]
+    return [tuple(axis for k, axis in enumerate(result) if k not in gone)]
+
+
+def multiply(op: Op, a: Axes, shape_a: Sequence[Dim], b: Axes, shape_b: Sequence[Dim]) -> Axes:
+    """The product of two stacks of matrices, which need not be stored in that order."""
     rank = max(len(a), len(b))
     a, b = lead(a, rank), lead(b, rank)
-    shape_a, shape_b = (1,) * (rank - len(shape_a)) + shape_a, (1,) * (rank - len(shape_b)) + shape_b
+    shape_a, shape_b = ((*(1,) * (rank - len(shape)), *shape) for shape in (shape_a, shape_b))
     inner = contracted(op, drop_foreign(op, a, rank - 1, rank - 2), drop_foreign(op, b, rank - 2, rank - 1))
     batch = [stretch(op, a, b, shape_a, shape_b, k) for k in range(rank - 2)]
     rows, out = drop_foreign(op, a, rank - 2, rank - 1), drop_foreign(op, b, rank - 1, rank - 2)
@@ -194,20 +189,7 @@ def matmul(op: Op) -> Sequence[Axes]:
     op.source(out)
     if is_weight(op, 0):
         op.source(rows)
-    if op.kind == "MatMulInteger":
-        rows, out = per_index(op, rows, 2), per_index(op, out, 3)
-    result = [*batch, rows, out]
-    gone = [k for k, vector in ((rank - 2, vectors[0]), (rank - 1, vectors[1])) if vector]
-    return [tuple(axis for k, axis in enumerate(result) if k not in gone)]
-
-
-def per_index(op: Op, axis: Axis, i: int) -> Axis:
-    """An axis joined with input `i`, which holds one zero point for all of it or one for each index."""
-    if not op.has(i) or all(size == 1 for size in op.shape(i)):
-        return axis
-    if len(op.shape(i)) > 1:
-        raise CannotTrace(f"the zero points '{op.name_in(i)}' differ between matrices")
-    return op.join(axis, op.plain(op.input(i), 0))
+    return (*batch, rows, out)
 
 
 def is_weight(op: Op, i: int) -> bool:

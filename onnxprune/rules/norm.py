@@ -52,10 +52,14 @@ def batch_normalization(op: Op) -> Sequence[Axes]:
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Op) -> Sequence[Axes]:
     """Freezes the axes it normalises over (before operator set 13: all from `axis` on)."""
-    x = op.input(0)
-    first = op.attr("axis", -1 if op.opset >= 13 else 1) % max(len(x), 1)
-    mixed = [first] if op.opset >= 13 else list(range(first, len(x)))
-    return [mixing(op, 0, mixed, f"{op.kind} normalises over this axis", through=True)]
+    return [mixing(op, 0, softmax_axes(op), f"{op.kind} normalises over this axis", through=True)]
+
+
+def softmax_axes(op: Op) -> list[int]:
+    """The axes that a softmax normalises over, ascending."""
+    rank = len(op.input(0))
+    first = op.attr("axis", -1 if op.opset >= 13 else 1) % max(rank, 1)
+    return [first] if op.opset >= 13 else list(range(first, rank))
 
 
 @rule("LayerNormalization", "RMSNormalization", "LpNormalization", "MeanVarianceNormalization")

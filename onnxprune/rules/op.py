@@ -5,7 +5,8 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnxprune.rules.records import CannotTrace as CannotTrace
 from onnxprune.rules.records import Product as Product
 from onnxprune.rules.records import Records as Records
 from onnxprune.rules.records import Rows as Rows
-from onnxprune.shapes import attribute
+from onnxprune.shapes import attribute, standard
 
 T = TypeVar("T")
 
@@ -32,6 +33,18 @@ class Op:
         self.kind = node.op_type
         self.name = node.name or (node.output[0] if node.output else node.op_type)
         self.arity, self.outputs = len(node.input), len(node.output)
+
+    def as_standard(self) -> Op:
+        """The standard operator inside a fused or quantised one, with its own inputs; itself where there is none."""
+        node = standard(self.node)
+        return self if node is None else self.seen_as(node, {}, {})
+
+    def seen_as(self, node: onnx.NodeProto, shapes: Mapping[str, Shape], labels: Mapping[str, Axes]) -> Op:
+        """Another node in this one's place; some tensors may have other shapes and labels there."""
+        model = replace(self.model, shapes={**self.model.shapes, **shapes}) if shapes else self.model
+        seen = Op(node, model, self.ties, self.records, lambda name: labels.get(name) or self._labels(name))
+        seen.name, seen.open_blocks = self.name, self.open_blocks
+        return seen
 
     # ---- reading -------------------------------------------------------------------------------------------------
     def has(self, i: int) -> bool:

@@ -104,18 +104,3 @@ def rows_resolved(op: Op, out: Axes, a: Axes, b: Axes) -> Axes:
                 out = (*out[:k], op.plain(out, k), *out[k + 1 :])
                 break
     return out
-
-
-@rule("DequantizeLinear", "QuantizeLinear")
-def quantize(op: Op) -> Sequence[Axes]:
-    """x, scale, zero point: one scale for all, or one for each index of an axis."""
-    x, out = op.input(0), list(op.input(0))
-    if op.attr("block_size", 0):
-        raise CannotTrace("blocked quantisation shares a scale among neighbouring indices")
-    k = op.attr("axis", 1) % max(len(x), 1)
-    for i in range(1, op.arity):
-        if op.has(i) and len(op.shape(i)) == 1 and op.shape(i) != (1,):
-            out[k] = op.join(out[k], op.plain(op.input(i), 0))
-        elif op.has(i) and len(op.shape(i)) == 1:
-            op.fix(op.input(i), 0, op.name_in(i), "one scale for the whole tensor")
-    return [tuple(out)]

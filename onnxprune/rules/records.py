@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnxprune.labels import Ids
 
 
@@ -50,8 +53,8 @@ class Records:
     """What rules note down beside ties: rows, sources and costs.
 
     `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`). `through`: whether operators may mix an axis that shrinks; `mixed` notes those that do, by their
-    first output: the axis of the input and its ids.
+    (see `zeros`), `frozen` which ids were frozen when the ties were last solved. `through`: whether operators may mix
+    an axis that shrinks; `mixed` notes those that do, by their first output: the axis of the input and its ids.
     """
 
     rows: list[Rows] = field(default_factory=list)
@@ -59,5 +62,6 @@ class Records:
     products: list[Product] = field(default_factory=list)
     zero: dict[str, bool] = field(default_factory=dict)
     weights: set[str] = field(default_factory=set)
+    frozen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     through: bool = False
     mixed: dict[str, list[tuple[int, Ids]]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import onnx
 
@@ -71,3 +72,11 @@ def find(node: onnx.NodeProto) -> Rule | None:
 def find_resize(node: onnx.NodeProto) -> Resize | None:
     """The resize half of a node's rule, or None when the operator stores no sizes."""
     return RESIZES.get((canonical(node.domain), node.op_type))
+
+
+def trace_standard(op: Op) -> Sequence[Axes]:
+    """Carry labels as the standard operator inside a fused or quantised one does."""
+    seen = op.as_standard()
+    found = find(seen.node)
+    assert found is not None, seen.kind
+    return cast(Sequence[Axes], found.trace(seen))  # only bodies have outputs of unknown rank

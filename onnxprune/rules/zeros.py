@@ -13,20 +13,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.graph import subgraphs
-from onnxprune.labels import Axes, Axis
-from onnxprune.rules.op import Op
+from onnxprune.labels import Axes, Axis, Ids
+from onnxprune.rules.op import CannotTrace, Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(
     """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu Col2Im Compress CumSum DFT DepthToSpace
-    DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu GlobalAveragePool
-    GlobalLpPool GlobalMaxPool GridSample HardSwish Identity InstanceNormalization LeakyRelu LpPool MaxPool
-    MaxRoiPool Mish Neg PRelu QuantizeLinear ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum
-    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round STFT Selu Shrink Sign Sin Sinh Slice Softsign
-    SpaceToDepth Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample""".split()
+    DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu
+    GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample HardSwish Identity InstanceNormalization LeakyRelu LpPool
+    MaxPool MaxRoiPool Mish Neg PRelu QuantizeLinear ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum
+    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding Round STFT Selu Shrink Sign Sin Sinh
+    Slice Softsign SpaceToDepth Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze
+    Upsample""".split()
 )
 ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "DeformConv", "FusedConv", "Gemm", "MatMul"})
+CONVOLUTIONS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "DeformConv": (1, 3)}  # their weight and bias
+VALUES = {"Attention": (1, 2), "MultiHeadAttention": (2, 3), "QAttention": (1, 2)}  # inputs that make the values
+ACTIVATIONS = frozenset({"", "LeakyRelu", "Relu", "Tanh"})  # fused ones that leave zero at zero
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:
@@ -73,9 +76,16 @@ def note_mixed(op: Op, outputs: Sequence[Axes | None]) -> None:
 
 def decide(op: Op, inputs: list[str]) -> bool:
     """Whether the outputs of a node keep zero, from its operator and its inputs."""
-    if op.kind in WEIGHTED and len(inputs) > 1:
-        made = [n for n in inputs[:2] if is_weight(op, n)] or inputs[:2]
-        return all(keeps_zero(op, n) for n in made)
+    if op.attr("activation", "") not in ACTIVATIONS:
+        return False
+    if op.node.domain == "com.microsoft" and op.kind in VALUES:
+        return all(keeps_zero(op, op.name_in(i)) for i in VALUES[op.kind] if op.has(i))
+    op = op.as_standard()
+    inputs = [n for n in op.node.input if n]
+    if op.kind in ("Gemm", "MatMul") and len(inputs) > 1:
+        return product_keeps(op, inputs)
+    if op.kind in CONVOLUTIONS:
+        return all(keeps_zero(op, op.name_in(i)) for i in CONVOLUTIONS[op.kind] if op.has(i))
     if op.kind in ALL:
         return all(keeps_zero(op, n) for n in inputs)
     if op.kind in ANY:
@@ -84,3 +94,36 @@ def decide(op: Op, inputs: list[str]) -> bool:
         low, high = (op.value(i) if op.has(i) else np.array(op.attr(n, 0.0)) for i, n in ((1, "min"), (2, "max")))
         return low is not None and high is not None and bool(low <= 0 <= high) and keeps_zero(op, inputs[0])
     return op.kind in KEEPS | {"Div"} and bool(inputs) and keeps_zero(op, inputs[0])
+
+
+def product_keeps(op: Op, inputs: list[str]) -> bool:
+    """Whether a matrix product keeps zero: its rows with the first operand, its columns with the second and a bias.
+
+    Only what could be removed matters; an index of the batch takes either operand along.
+    """
+    axes = [-1 if op.attr("transA", 0) else -2, -2 if op.attr("transB", 0) else -1]
+    made = [keeps_zero(op, n) for n in inputs[:2]]
+    if not all(m or not may_shrink(op, i, k) for i, (k, m) in enumerate(zip(axes, made, strict=True))):
+        return False
+    return any(made) and all(keeps_zero(op, n) for n in inputs[2:])
+
+
+def may_shrink(op: Op, i: int, k: int) -> bool:
+    """Whether an axis of input `i` may lose indices, as far as is known here."""
+    try:
+        axes = op.input(i)
+    except CannotTrace:
+        return True
+    ids = axes[k].ids if len(axes) >= -k else Axis().ids
+    return ids is not None and bool(ids.size) and not all_frozen(op, ids)
+
+
+def all_frozen(op: Op, ids: Ids) -> bool:
+    """Whether all of these ids are frozen by now. The ties are solved again only when the last answer does not tell.
+
+    What is frozen once stays so, and to miss one errs on the safe side.
+    """
+    known = op.records.frozen
+    if ids.max() >= known.size or (not known[ids].all() and op.ties.count > 1.2 * known.size):
+        op.records.frozen = known = op.ties.causes(op.ties.components()) >= 0
+    return bool(known[ids].all())

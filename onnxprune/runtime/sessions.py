@@ -28,6 +28,7 @@ Array = NDArray[Any]
 Feeds = Mapping[str, Array]
 MAPPED = 2**28  # bytes of weights from which onnxruntime is given a file to map
 PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses 2 GiB; leave room for the graph itself
+PACKED = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)  # of less than a byte: they stay in the graph
 SMALL = 1024  # elements: tensors up to here stay in the graph, where onnxruntime's shape inference reads them
 
 
@@ -223,7 +224,7 @@ def detach(model: onnx.ModelProto | Weighted) -> tuple[onnx.ModelProto, dict[str
         array = weights.get(tensor.name)
         if array is None and _detachable(tensor):
             array = numpy_helper.to_array(tensor)
-        if array is not None and array.size > SMALL:
+        if array is not None and array.size > SMALL and tensor.data_type not in PACKED:
             arrays[tensor.name] = np.asarray(array, order="C")
             entry.name, entry.data_type, entry.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
             entry.dims.extend(array.shape)
@@ -239,8 +240,7 @@ def _detachable(tensor: TensorProto) -> bool:
     """Whether onnxruntime can be handed this tensor as an array: large, present, and of whole bytes per element."""
     if math.prod(tensor.dims) <= SMALL or tensor.data_location == TensorProto.EXTERNAL:
         return False
-    packed = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorProto.STRING)
-    return tensor.data_type not in packed
+    return tensor.data_type not in (*PACKED, TensorProto.STRING)
 
 
 def _copy_fields(source: Message, target: Message, *, leave: str) -> None:

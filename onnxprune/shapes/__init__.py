@@ -1,7 +1,19 @@
 """Shapes and known values of every tensor, in one pass over the nodes. Law: what is stated holds for every input."""
 
 from onnxprune.shapes.bodies import shape_of, told
+from onnxprune.shapes.contrib import operand_order
 from onnxprune.shapes.inference import Inference
+from onnxprune.shapes.standard import channels_last, standard
 from onnxprune.shapes.values import attribute, slice_parts, slice_range
 
-__all__ = ["Inference", "attribute", "shape_of", "slice_parts", "slice_range", "told"]
+__all__ = [
+    "Inference",
+    "attribute",
+    "channels_last",
+    "operand_order",
+    "shape_of",
+    "slice_parts",
+    "slice_range",
+    "standard",
+    "told",
+]

@@ -19,7 +19,9 @@ from onnxprune.graph import captured, every_graph, subgraphs
 from onnxprune.model import SMALL, Array, Dim, Model, Shape
 from onnxprune.shapes import bodies
 from onnxprune.shapes.bodies import shape_of, tensor_type
+from onnxprune.shapes.contrib import RUNTIME, contrib_types, element_input
 from onnxprune.shapes.partial import PARTIAL_SHAPES, volume
+from onnxprune.shapes.standard import channels_last, standard
 from onnxprune.shapes.values import VALUE_FROM_WEIGHT, VALUES, as_tensor, attribute, known, pack
 
 REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not fit
@@ -30,7 +32,6 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
     KeyError,
     ValueError,
 )
-ALIASES = {("com.microsoft", "FusedConv"): "Conv"}
 
 
 class Inference:
@@ -108,13 +109,14 @@ class Inference:
 
     def infer_types(self, node: onnx.NodeProto) -> None:
         """Ask onnx for the output types; fall back on what the file says."""
-        found = self.ask_onnx(node)
+        known_types = contrib_types(self, node, self.element)
+        found = {n: tensor_type(*t) for n, t in known_types.items()} or self.ask_onnx(node)
         for name in filter(None, node.output):
             inferred, hint = found.get(name), self.hints.get(name)
             self.types[name] = better(inferred, hint)
         special = PARTIAL_SHAPES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if special and (shape := special(self, node)) is not None:
-            kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node)
+            kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node.input[0])
             self.types[node.output[0]] = tensor_type(kind, shape)
         for name in filter(None, node.output):
             self.types[name] = self.named(self.types[name])
@@ -130,24 +132,45 @@ class Inference:
             dims.append(f"?{self.unnamed}" if d is None else d)
         return tensor_type(info.tensor_type.elem_type, tuple(dims))
 
-    def element(self, node: onnx.NodeProto) -> int:
-        """The element type of a node's first input."""
-        return int(self.types[node.input[0]].tensor_type.elem_type) if node.input[0] in self.types else 1
+    def element(self, name: str) -> int:
+        """The element type of a tensor, FLOAT where it is unknown."""
+        return int(self.types[name].tensor_type.elem_type) if name in self.types else 1
 
-    def ask_onnx(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
-        """onnx's inference for this one node; nothing where the operator or its inputs are unknown."""
+    def ask_onnx(self, node: onnx.NodeProto, real: bool = False) -> Mapping[str, TypeProto]:
+        """onnx's inference for this one node; nothing where the operator or its inputs are unknown.
+
+        Args:
+            node: The node.
+            real: Read integers as the real numbers they stand for.
+        """
         domain = "" if node.domain == "ai.onnx" else node.domain
-        if (domain, node.op_type) in ALIASES:
-            node, domain = standard_form(node), ""
+        if domain == RUNTIME and (plain := standard(node)) is not None:
+            return self.retyped(
+                node, self.ask_turned(plain) if channels_last(node) else self.ask_onnx(plain, real=True)
+            )
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
             types = {n: self.types[n] for n in inputs if n in self.types and n}
+            types = {n: as_real(t) for n, t in types.items()} if real else types
             data = {n: as_tensor(self.values[n], n) for n in node.input if known(self.values.get(n))}
             found: Mapping[str, TypeProto] = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
         except REFUSALS:
             return {}
         return found
+
+    def ask_turned(self, plain: onnx.NodeProto) -> Mapping[str, TypeProto]:
+        """onnx's inference for an operator whose images have their channels on the last axis instead of the second."""
+        x = self.types[plain.input[0]]
+        self.types[plain.input[0]] = moved(x, -1, 1)
+        found = self.ask_onnx(plain, real=True)
+        self.types[plain.input[0]] = x
+        return {n: moved(t, 1, -1) for n, t in found.items()}
+
+    def retyped(self, node: onnx.NodeProto, found: Mapping[str, TypeProto]) -> Mapping[str, TypeProto]:
+        """What was inferred for a node's standard form, with the element type that the node itself writes."""
+        kind = self.element(node.input[element_input(node)])
+        return {n: tensor_type(kind, shape_of(t)) for n, t in found.items()}
 
     def infer_value(self, node: onnx.NodeProto) -> Array | None:
         """The value of the first output, if the node is arithmetic on sizes."""
@@ -195,11 +218,20 @@ class Inference:
         return np.asarray(result[0])
 
 
-def standard_form(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A runtime's fused operator as the standard operator whose shapes it has."""
-    plain = onnx.helper.make_node(ALIASES[node.domain, node.op_type], node.input[:3], node.output)
-    plain.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
-    return plain
+def moved(info: TypeProto, old: int, new: int) -> TypeProto:
+    """A tensor type with one axis moved from `old` to `new`."""
+    shape = shape_of(info)
+    if shape is None or len(shape) < 3:
+        return info
+    order = list(range(len(shape)))
+    order.insert(new % len(order), order.pop(old))
+    return tensor_type(info.tensor_type.elem_type, tuple(shape[k] for k in order))
+
+
+def as_real(info: TypeProto) -> TypeProto:
+    """A tensor type with floats for the integers that operators compute with."""
+    kinds = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32)
+    return tensor_type(onnx.TensorProto.FLOAT, shape_of(info)) if info.tensor_type.elem_type in kinds else info
 
 
 def better(inferred: TypeProto | None, hint: TypeProto | None) -> TypeProto:

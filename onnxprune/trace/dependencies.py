@@ -17,6 +17,7 @@ from onnxprune.graph import every_node
 from onnxprune.labels import Axes, Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.rules import Product
+from onnxprune.rules.integers import Meaning, meanings
 
 Mask = NDArray[np.bool_]
 
@@ -135,6 +136,11 @@ class Dependencies:
         """The members of all whole rows one after another, and where each row starts."""
         lengths = [members.size for members in self.whole]
         return np.concatenate(list(self.whole)), np.cumsum([0, *lengths[:-1]])
+
+    @cached_property
+    def meanings(self) -> Mapping[str, Meaning]:
+        """Initializer -> what its integers stand for."""
+        return meanings(self.model)
 
     def keep(self, removed: Ids) -> Mask:
         """Boolean array over ids for a set of removed unit numbers: True = kept."""

@@ -151,3 +151,19 @@ def test_weights_that_are_not_finite_are_named(bad: float, criterion: str) -> No
             tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
     with pytest.raises(ModelError, match=r"'c2\.w' holds NaN or infinite weights; node 'c2'"):
         score(graphs.traced(proto), criterion)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, ml_dtypes.int4, ml_dtypes.float8_e4m3fn])
+def test_stored_integers_are_ranked_as_what_they_stand_for(kind: type) -> None:
+    net = graphs.Net(5)
+    stored = net.rng.integers(0, 7, (6, 4)).astype(kind)
+    scale, zero = net.rng.uniform(0.1, 3, 4).astype(np.float32), np.array([0, 1, 2, 3]).astype(kind)
+    if "float" in np.dtype(kind).name:
+        zero = np.zeros(4, kind)
+    net.weights |= {"q": stored, "s": scale, "z": zero}
+    w = net.op("DequantizeLinear", ["q", "s", "z"], "w", axis=1)
+    net.op("MatMul", [net.op("MatMul", ["x", w], "h"), net.weight("out.w", 4, 2)], "y")
+    found = graphs.traced(net.model(["N", 6], ["N", 2], opset=21))
+    real = scale * (stored.astype(np.float64) - zero.astype(np.float64))
+    order = found.unit[found.labels["q"][1].ids]
+    assert score(found).values[order] == pytest.approx(np.abs(real).sum(axis=0), rel=1e-6)

@@ -1,24 +1,34 @@
-"""Which operands of which operators are summed over, told from the standard and not from the package."""
+"""Which operands of which operators are summed over, told from the standard and not from the package.
+
+Quantised operators and those of a runtime's domain are told apart in `contrib`, which is asked first: names recur.
+"""
 
 from __future__ import annotations
 
 import onnx
 
+from tests.rules import contrib
+
 # Which operand and which of its axes a contraction sums over.
-CONTRACTED = {
-    **dict.fromkeys(("Conv", "FusedConv", "ConvInteger", "DeformConv"), 1),
-    **{"ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2},
-}
+CONTRACTED = {**dict.fromkeys(("Conv", "DeformConv"), 1), "ConvTranspose": 0, "MatMul": -2}
 RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def contracts(node: onnx.NodeProto) -> bool:
     """Whether a node is a contraction."""
-    return node.op_type in {*CONTRACTED, *RECURRENT, "Attention", "Einsum", "Gemm"}
+    standard = not node.domain and node.op_type in {*CONTRACTED, *RECURRENT, "Attention", "Einsum", "Gemm"}
+    return contrib.contracts(node) or standard
+
+
+def factors(node: onnx.NodeProto) -> tuple[int, ...]:
+    """The numbers of the inputs that a contraction multiplies."""
+    return contrib.factors(node) if contrib.contracts(node) else (0, 1, 2)
 
 
 def contracted_axes(node: onnx.NodeProto, i: int, rank: int) -> list[int]:
     """The axes of operand `i` that are summed over with another operand, where this one is to hold the zeros."""
+    if contrib.contracts(node):
+        return contrib.summed_axes(node, i, rank)
     if node.op_type == "Einsum":
         return [axis % rank for axis in summed_letters(node, i)]
     if node.op_type in RECURRENT:

@@ -24,7 +24,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -42,8 +42,9 @@ from onnxprune.rules.op import Records
 from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
+from tests.rules import contrib
 from tests.rules.cases import CASES, Case
-from tests.rules.contractions import contracted_axes, contracts
+from tests.rules.contractions import contracted_axes, contracts, factors
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
 
@@ -96,10 +97,14 @@ def alone(
     given = {f"in{i}": value for i, value in enumerate(inputs[: len(node.input)]) if value is not None}
     given |= {n: v for n, v in zip(captured(node), inputs[len(node.input) :], strict=True) if v is not None}
     types = {n: helper.np_dtype_to_tensor_dtype(v.dtype) for n, v in given.items()}
+    held = {n: v for n, v in given.items() if v.dtype.kind == "V"}  # types of a few bits, which cannot be fed
+    given = {n: v for n, v in given.items() if n not in held}
     infos = [helper.make_tensor_value_info(n, types[n], v.shape) for n, v in given.items()]
     kinds = {o: helper.np_dtype_to_tensor_dtype(values[o].dtype) for o in node.output if o}
     outs = [helper.make_tensor_value_info(o, kind, None) for o, kind in kinds.items()]
-    proto = helper.make_model(helper.make_graph([copy], "g", infos, outs), opset_imports=model.proto.opset_import)
+    stored = [numpy_helper.from_array(v, n) for n, v in held.items()]
+    graph = helper.make_graph([copy], "g", infos, outs, stored)
+    proto = helper.make_model(graph, opset_imports=model.proto.opset_import)
     proto.ir_version = max(case.ir, 4)
     return evaluate(case, Model(proto, {}), given)
 
@@ -153,22 +158,6 @@ def random_like(array: Array, rng: np.random.Generator) -> Array:
         return (3 * rng.normal(size=array.shape)).astype(array.dtype)
     high = max(2, int(array.max(initial=0)) + 1)  # integers may be indices, so they stay in the range seen
     return rng.integers(0, 2 if array.dtype.kind == "b" else high, array.shape).astype(array.dtype)
-
-
-def zero_points(model: Model) -> dict[str, Array]:
-    """Stored integers -> the value that stands for zero, broadcastable to them."""
-    found: dict[str, Array] = {}
-    for node in every_node(model.proto.graph):
-        i, j = (0, 2) if node.op_type == "DequantizeLinear" else (1, 3)
-        quantised = node.op_type in ("DequantizeLinear", "ConvInteger", "MatMulInteger")
-        if not quantised or len(node.input) <= j or node.input[i] not in model.weights:
-            continue
-        weight, zero = model.weights[node.input[i]], model.weights[node.input[j]]
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1) if i == 0 else weight.ndim - 1
-        axis = 0 if node.op_type == "ConvInteger" else axis
-        shape = [weight.shape[d] if zero.size > 1 and d == axis else 1 for d in range(weight.ndim)]
-        found[node.input[i]] = zero.reshape(shape)
-    return found
 
 
 def close(case: Case, a: Array, b: Array, what: str) -> None:
@@ -285,7 +274,7 @@ def fill(
 
     One side of a contraction holds zeros there.
     """
-    rng, zeros = np.random.default_rng(seed), zero_points(dependencies.model)
+    rng = np.random.default_rng(seed)
     found: list[Array | None] = []
     inner = {n.input[1]: n for n in every_node(dependencies.model.proto.graph) if contracts(n) and len(n.input) > 1}
     for i, name in enumerate([*node.input, *captured(node)]):
@@ -296,9 +285,10 @@ def fill(
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
         reader, operand = (inner[name], 1) if i >= len(node.input) and name in inner else (node, i)
+        cut = ~mask & contrib.at_zero(reader, operand, value.shape)
         for axis in contracted_axes(reader, operand, value.ndim):
-            cut = ~kept(axes, value.shape, keep, only=axis)
-            value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
+            cut |= ~kept(axes, value.shape, keep, only=axis)
+        value[cut] = np.broadcast_to(contrib.zero_of(reader, operand, values), value.shape)[cut]
         found.append(value)
     return found
 
@@ -324,8 +314,9 @@ def interference_free(subject: Subject) -> None:
 def cut_off(subject: Subject) -> None:
     """On the whole graph: once the consumers' weights are zero, the producers' can be anything."""
     dependencies = subject.dependencies
-    if any(both_computed(dependencies.model, node) for node in every_node(dependencies.model.proto.graph)):
-        return  # such a product has no weights to zero; node by node it is tested all the same
+    nodes = every_node(dependencies.model.proto.graph)
+    if any(both_computed(dependencies.model, node) or node.op_type in contrib.RANGED for node in nodes):
+        return  # such a node has no weights to zero; node by node it is tested all the same
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
         noisy = [restricted(dependencies, keep, randomised(dependencies, keep, seed)) for seed in (1, 2)]
@@ -336,15 +327,22 @@ def cut_off(subject: Subject) -> None:
 
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
-    return contracts(node) and not any(n in model.weights for n in node.input[:3])
+    operands = [n for i, n in enumerate(node.input) if i in factors(node)]
+    return contracts(node) and (computed_heads(node) or not any(n in model.weights for n in operands))
+
+
+def computed_heads(node: onnx.NodeProto) -> bool:
+    """Whether a node multiplies queries and keys that it computed itself."""
+    return node.domain == contrib.RUNTIME and node.op_type.endswith("Attention")
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
-    produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
+    produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, contrib.zero_points(model)
     summing = [node for node in every_node(model.proto.graph) if contracts(node)]
-    operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:2]}
+    operands = {tensor for tensor, _ in produced}
+    operands |= {name for node in summing for name in node.input[: 4 if contrib.contracts(node) else 2]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
         mask = kept(axes, value.shape, keep)

@@ -11,7 +11,21 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, bodies, contract, layout, norm, op, pointwise, reduce, scatter, select
+from onnxprune.rules import (
+    RULES,
+    bodies,
+    contract,
+    fused,
+    fused_attention,
+    layout,
+    norm,
+    op,
+    pointwise,
+    quant,
+    reduce,
+    scatter,
+    select,
+)
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -20,6 +34,7 @@ from tests.rules.cases import CASES
 from tests.rules.test_laws import LAWS, Law, study
 
 Patch = pytest.MonkeyPatch
+dependencies = importlib.import_module("onnxprune.trace.dependencies")
 reference = importlib.import_module("onnxprune.reference")
 tracer = importlib.import_module("onnxprune.trace.tracer")
 rewrite = importlib.import_module("onnxprune.rewrite")  # the package exports a function of that name
@@ -182,7 +197,7 @@ def rows_free_before_the_slice(patch: Patch) -> None:
 
 @mutant("MatMulInteger-per-column")
 def zero_points_not_tied(patch: Patch) -> None:
-    patch.setattr(contract, "per_index", lambda o, axis, i: axis)
+    patch.setattr(quant, "per_index", lambda o, axes, k, i: axes[k])
 
 
 @mutant("ScatterND-channels")
@@ -369,7 +384,56 @@ def takes_the_neighbours(patch: Patch) -> None:
 
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
-    patch.setattr(rewrite, "zero_points", lambda model: {})
+    patch.setattr(dependencies, "meanings", lambda model: {})
+
+
+# --- fused and quantised operators -----------------------------------------------------------------------------------
+
+
+@mutant("TransposeMatMul", "FusedMatMul-attention")
+def fused_product_not_transposed(patch: Patch) -> None:
+    patch.setattr(fused, "operand_order", lambda node, i, rank: list(range(rank)))
+
+
+@mutant("DynamicQuantizeLinear-of-what-is-not-zero")
+def range_taken_over_anything(patch: Patch) -> None:
+    patch.setattr(quant, "keeps_zero", lambda o, name: True)
+
+
+@mutant("fused-Attention", "fused-MultiHeadAttention")
+def scale_follows_the_head_size(patch: Patch) -> None:
+    set_attr = Edit.set_attr
+    patch.setattr(Edit, "set_attr", lambda e, name, value: None if name == "scale" else set_attr(e, name, value))
+
+
+@mutant("fused-Attention-values-narrower", "fused-Attention")
+def part_sizes_not_written(patch: Patch) -> None:
+    patch.delitem(RESIZES, ("com.microsoft", "Attention"))
+
+
+@mutant("fused-MultiHeadAttention", "fused-MultiHeadAttention-bias")
+def queries_apart_from_keys(patch: Patch) -> None:
+    patch.setattr(fused_attention, "contracted", lambda o, a, b: a)
+
+
+@mutant("fused-RotaryEmbedding", "fused-RotaryEmbedding-interleaved")
+def pairs_torn_apart(patch: Patch) -> None:
+    patch.setitem(RULES, ("com.microsoft", "RotaryEmbedding"), Rule(pointwise.unary, "planted", "planted"))
+
+
+@mutant("QLinearConv-per-channel", "QLinearMatMul-per-column", "QGemm")
+def scales_not_tied(patch: Patch) -> None:
+    patch.setattr(quant, "operands", lambda node: ())
+
+
+@mutant("fused-MultiHeadAttention-values-alone")
+def exponentials_taken_for_zeros(patch: Patch) -> None:
+    patch.setattr(fused_attention, "contracted", lambda o, a, b: o.join(a, b))
+
+
+@mutant("SkipLayerNormalization-through")
+def skip_not_tied(patch: Patch) -> None:
+    patch.setattr(fused, "summed", lambda o, x, reason: x)
 
 
 # --- traced through ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ FAMILIES: dict[str, list[str]] = {}
 for _family in (
     *("elementwise", "norm", "quant", "contract", "layout", "reduce", "control", "bodies", "structures", "through"),
     *("scatter", "vision", "sequence", "signal", "text", "recurrent", "einsum", "attention"),
+    *("fused", "fused_attention", "opaque"),
 ):
     _known = set(CASES)
     import_module(f"tests.rules.cases.{_family}")

@@ -71,7 +71,8 @@ class Case:
         graph.initializer.extend(tensors)
         if self.listed:
             graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in tensors)
-        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
+        opsets = [helper.make_opsetid("", self.opset)]
+        opsets += [helper.make_opsetid(domain, 1) for domain in ("com.microsoft", "com.microsoft.nchwc")]
         return helper.make_model(graph, opset_imports=opsets, ir_version=self.ir)
 
     def array(self, weight: Weight, rng: np.random.Generator) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.rules.cases.case import RUNTIME, case, chain, dense
+from tests.rules.cases.case import case, chain, dense
 
 chain("Conv", "b = Conv <pads=[1, 1, 1, 1]> (a, u, d)", u=(6, 6, 3, 3), d=(6,))
 chain("Conv-grouped", "b = Conv <group=2> (a, u, d)", w=(8, 3, 1, 1), u=(6, 4, 1, 1), d=(6,))
@@ -27,16 +27,6 @@ chain(
     lacks="its grouped ConvTranspose writes one channel for each group",
 )
 chain("ConvTranspose-depthwise", "b = ConvTranspose <group=6> (a, u)", u=(6, 1, 1, 1))
-chain(
-    "FusedConv",
-    'b = com.microsoft.FusedConv <activation="Relu"> (a, u, d)',
-    u=(6, 6, 1, 1), d=(6,), lacks=RUNTIME,
-)  # fmt: skip
-chain(
-    "FusedConv-sum",
-    'c = Conv(a, t) b = com.microsoft.FusedConv <activation="Relu"> (a, u, d, c)',
-    u=(6, 6, 1, 1), t=(6, 6, 1, 1), d=(6,), lacks=RUNTIME,
-)  # fmt: skip
 
 
 GEMM = {"w": (7, 6), "v": (6, 5)}
