@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
 from onnxprune.errors import ModelError, OutputError
+from onnxprune.names import foreign_name
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -43,6 +44,7 @@ class Model:
         external: Whether that file kept weights outside itself.
         shapes: Tensor name -> dimensions (int, symbol, or None), filled by `normalise`.
         values: Tensor name -> known value: int64 or object array (None = unknown entry), filled by `normalise`.
+        misfits: First output of a node that onnx says does not fit its inputs -> why, filled by `normalise`.
     """
 
     proto: onnx.ModelProto
@@ -51,6 +53,7 @@ class Model:
     external: bool = False
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def opsets(self) -> dict[str, int]:
@@ -196,6 +199,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
         raise ModelError("is not an ONNX model, or is truncated", where=str(path), remedy=remedy) from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError("is not an ONNX model: no graph or no operator set", where=str(path), remedy="export it again")
+    if (name := foreign_name(proto)) is not None:
+        raise ModelError(f"a name in it is not UTF-8: {name!r}", where=str(path), remedy="the file is damaged")
     return proto
 
 
@@ -230,7 +235,7 @@ def fetch_external(proto: onnx.ModelProto, path: Path) -> None:
         if not external_data_helper.uses_external_data(tensor):
             continue
         location = "".join(locations(tensor))
-        file = (folder / location).resolve()
+        file = (folder / location.replace("\0", "?")).resolve()
         if not file.is_relative_to(folder):
             what = f"external data of '{tensor.name}' points outside the model's folder: {location}"
             raise ModelError(what, where=str(path), remedy="move the data file beside the model")

@@ -41,7 +41,7 @@ def normalise(model: Model) -> Model:
     inference = fold_sizes(staged, weights)
     staged = drop_dead(staged)
     shapes = {n: s for n, t in inference.types.items() if (s := shape_of(t)) is not None}
-    return replace(staged, shapes=shapes, values=inference.values)
+    return replace(staged, shapes=shapes, values=inference.values, misfits=inference.misfits)
 
 
 def lift_constants(graph: onnx.GraphProto, weights: dict[str, Array], where: str) -> None:
@@ -124,7 +124,9 @@ def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
         value.flags.writeable = False
         return value if foldable(node, inference) else None
     shape = inference.values.get(node.input[0]) if node.op_type == "ConstantOfShape" else None
-    if shape is None or shape.dtype == object or not 0 < int(np.prod(shape, dtype=np.float64)) < 2**31:
+    if shape is None or shape.dtype != np.int64 or shape.ndim != 1 or shape.min(initial=1) < 1:
+        return None
+    if not 0 < int(np.prod(shape, dtype=np.float64)) < 2**31:
         return None
     stored = attribute(node, "value")
     one = np.zeros(1, np.float32) if stored is None else numpy_helper.to_array(stored)

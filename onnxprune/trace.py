@@ -19,6 +19,7 @@ from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, components
 from onnxprune.model import Model, captured
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, Product, Rows, find
+from onnxprune.rules.fit import can_label, refuse_unfit
 from onnxprune.rules.op import Records
 from onnxprune.rules.zeros import note_zeros
 
@@ -147,9 +148,10 @@ class Tracer:
     def open(self, name: str) -> Axes | None:
         """Fresh ids for every axis of an initializer; frozen axes for what cannot be sliced."""
         weight = self.model.weights.get(name)
-        if weight is None:
-            shape = self.model.shapes.get(name)
-            cause = self.reason("not a dense initializer", "", name, -1)
+        if weight is None or not can_label(weight.shape):
+            shape = self.model.shapes.get(name) if weight is None else weight.shape
+            reason = "not a dense initializer" if weight is None else "no axis, or one too long to label"
+            cause = self.reason(reason, "", name, -1)
             return None if shape is None else tuple(Axis(cause=cause) for _ in shape)
         self.opened[name] = tuple(Axis(self.ties.fresh(size)) for size in weight.shape)
         return self.opened[name]
@@ -177,6 +179,7 @@ class Tracer:
         try:
             if rule is None or captured(node):
                 raise CannotTrace(f"no rule for operator {'.'.join(filter(None, (node.domain, node.op_type)))}")
+            refuse_unfit(op)
             outputs = rule.trace(op)
         except CannotTrace as refusal:
             self.give_up(op, str(refusal))

@@ -21,7 +21,7 @@ PACKAGE = "onnxprune"
 
 # A module, or a package folder, may import only those to its left.
 ORDER = (
-    "errors labels model data shapes runtime normalise rules trace cost importance align plan rewrite "
+    "errors labels names model data shapes runtime normalise rules trace cost importance align plan rewrite "
     "verify recover bench report pipeline demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere

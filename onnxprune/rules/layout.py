@@ -17,7 +17,10 @@ from onnxprune.rules.registry import resize, rule
 def transpose(op: Op) -> Sequence[Axes]:
     """numpy.transpose."""
     x = op.input(0)
-    return [op.permuted(x, op.attr("perm", list(reversed(range(len(x))))))]
+    order = op.attr("perm", list(reversed(range(len(x)))))
+    if sorted(order) != list(range(len(x))):
+        raise CannotTrace(f"Transpose by {order} of a tensor with {len(x)} axes")
+    return [op.permuted(x, order)]
 
 
 @rule("Concat")

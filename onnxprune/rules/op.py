@@ -5,6 +5,7 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -12,7 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 import onnx
 
-from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, spread, varies
+from onnxprune.labels import LONGEST, Axes, Axis, Freeze, Ids, Ties, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
 from onnxprune.shapes import attribute
 
@@ -183,7 +184,13 @@ class Op:
                 self.fix(axes, k, tensor, reason)
 
     def plain(self, axes: Axes, k: int) -> Axis:
-        """Axis `k` with ids of its own: where they differed by row, the rows are tied position by position."""
+        """Axis `k` with ids of its own: where they differed by row, the rows are tied position by position.
+
+        Raises:
+            CannotTrace: There is no such axis, which onnx's inference does not notice of every operator.
+        """
+        if k >= len(axes):
+            raise CannotTrace(f"{self.kind} reads axis {k} of a tensor with {len(axes)} axes")
         axis = axes[k]
         return axis if axis.ids is None or not axis.by else Axis(self.collapse(axis.ids))
 
@@ -326,6 +333,10 @@ class Op:
         if not all(isinstance(s, int) for s in sizes):
             for k in live:
                 self.fix(axes, k, tensor, "merged with an axis of unknown size")
+            return None
+        if math.prod(cast(list[int], sizes)) > LONGEST:
+            for k in live:
+                self.freeze_ids(cast(Ids, axes[k].ids), f"merged into more than {LONGEST} indices", tensor, k)
             return None
         leaf = max(live, key=lambda k: (len(axes[k].by), -k))
         axis = axes[leaf]

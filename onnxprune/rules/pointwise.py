@@ -58,6 +58,8 @@ def aligned(op: Op, i: int, rank: int) -> tuple[Axes, tuple[object, ...]]:
     elif op.opset < 7 and i == 1 and op.attr("broadcast", 0):
         start = op.attr("axis", start)
     lead, tail = start, rank - start - len(dims)
+    if lead < 0 or tail < 0:
+        raise CannotTrace(f"{op.kind} cannot line up {len(dims)} axes with {rank}")
     where = {k: k + lead for k in range(len(dims))}
     moved = tuple(a.moved(where) for a in axes)
     return (Axis(),) * lead + moved + (Axis(),) * tail, (1,) * lead + dims + (1,) * tail

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import Axes, Axis, varies
+from onnxprune.labels import LONGEST, Axes, Axis, varies
 from onnxprune.model import Shape
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import Op
+from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.registry import resize, rule
 
 
@@ -39,7 +40,8 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
         [d for m in members if isinstance(d := before[m], int)],
         [d for h in homes if isinstance(d := after[h], int)],
     )
-    if axis.ids is None or len(old) != len(members) or len(new) != len(homes):
+    size = math.prod(old) * (0 if axis.ids is None else axis.ids.shape[-1])
+    if axis.ids is None or len(old) != len(members) or len(new) != len(homes) or size > LONGEST:
         return op.plain(x, k)
     ids = np.transpose(axis.ids, [*np.argsort(axis.by), axis.ids.ndim - 1])
     ids = np.expand_dims(ids, [d for d, m in enumerate(members) if m not in axis.by])
@@ -58,6 +60,8 @@ def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis
     sizes = [d for k in outs if isinstance(d := after[k], int)]
     if len(sizes) != len(outs):
         op.freeze_ids(flat, "reshaped into an axis of unknown size", op.name_in(0), ins[0])
+    elif math.prod(sizes) != flat.size:
+        raise CannotTrace(f"{op.kind} makes {math.prod(sizes)} indices of {flat.size}")
     elif len(outs) == 1:
         out[outs[0]] = Axis(flat)
     elif outs:

@@ -105,7 +105,10 @@ def resize_slice(edit: Edit) -> None:
     """Bounds on a shrunken axis become counts; a slice whose steps became uneven becomes a Gather."""
     axes = edit.axes(edit.node.input[0])
     values = [edit.value(i) for i in range(len(edit.node.input))]
-    starts, ends, where, steps = slice_parts(edit.node, values)
+    try:
+        starts, ends, where, steps = slice_parts(edit.node, values)
+    except ValueError:
+        return  # computed bounds: what they may cut was frozen, and the other axes have none
     for t, axis in enumerate(where):
         k = axis % len(axes)
         ids = axes[k].ids

@@ -27,6 +27,8 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
     KeyError,
     ValueError,
 )
+MISFITS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
+UNKNOWN = (TypeError, ValueError, IndexError, ArithmeticError, NotImplementedError, RuntimeError, KeyError)
 ALIASES = {("com.microsoft", "FusedConv"): "Conv"}
 
 
@@ -34,7 +36,19 @@ def shape_of(info: TypeProto) -> Shape | None:
     """The dimensions in a tensor type, or None when it has no known rank."""
     if not info.HasField("tensor_type") or not info.tensor_type.HasField("shape"):
         return None
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in info.tensor_type.shape.dim)
+    return tuple(dimension(d) for d in info.tensor_type.shape.dim)
+
+
+def dimension(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """One dimension. Some exporters write -1 for a size that is open."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
+
+
+def is_dimension(entry: object) -> bool:
+    """Whether an entry of a computed shape can be a size: odd inputs may give fractions, or less than 0."""
+    return entry is None or isinstance(entry, str) or (isinstance(entry, int) and entry >= 0)
 
 
 def tensor_type(kind: int, shape: Shape | None) -> TypeProto:
@@ -48,6 +62,7 @@ class Inference:
     Attributes:
         types: Tensor name -> TypeProto.
         values: Tensor name -> array: int64, bool or float when fully known, object with None entries when half known.
+        misfits: First output of a node whose inputs do not fit its operator -> what onnx says about it.
     """
 
     def __init__(self, model: Model) -> None:
@@ -56,6 +71,7 @@ class Inference:
         self.hints = {i.name: i.type for i in [*graph.value_info, *graph.output]}
         self.types: dict[str, TypeProto] = {}
         self.values: dict[str, Array] = {}
+        self.misfits: dict[str, str] = {}
         self.unnamed = 0
         for info in graph.input:
             self.types[info.name] = self.named(info.type)
@@ -87,7 +103,7 @@ class Inference:
             inferred, hint = found.get(name), self.hints.get(name)
             self.types[name] = better(inferred, hint)
         special = PARTIAL_SHAPES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if special and (shape := special(self, node)) is not None:
+        if special and (shape := special(self, node)) is not None and all(map(is_dimension, shape)):
             kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node)
             self.types[node.output[0]] = tensor_type(kind, shape)
         for name in filter(None, node.output):
@@ -119,7 +135,9 @@ class Inference:
             types = {n: self.types[n] for n in inputs if n in self.types and n}
             data = {n: as_tensor(self.values[n], n) for n in node.input if known(self.values.get(n))}
             found: Mapping[str, TypeProto] = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
-        except REFUSALS:
+        except REFUSALS as error:
+            if isinstance(error, MISFITS) and node.output and all(self.shape(n) is not None for n in node.input if n):
+                self.misfits[node.output[0]] = " ".join(str(error).split())
             return {}
         return found
 
@@ -151,7 +169,7 @@ class Inference:
                 return pack(evaluate(node, inputs))
             if all(i.dtype != object for i in inputs) and len(node.output) == 1:
                 return self.reference(node, inputs)
-        except (TypeError, ValueError, IndexError, ZeroDivisionError, NotImplementedError, RuntimeError, KeyError):
+        except UNKNOWN:
             return None
         return None
 
