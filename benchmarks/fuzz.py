@@ -153,6 +153,7 @@ def summarise(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "models": tally(tried, lambda r: [r["seed"]]),
         "mutations": tally(tried, lambda r: r["changes"]),
         "failures": [{k: v for k, v in r.items() if k != "text"} for r in tried if r["kind"] == FAILED],
+        "unverified": [r["number"] for r in tried if r["detail"] == "VerificationError"],
         "slowest": extremes(tried, "seconds"),
         "largest": extremes(tried, "bytes"),
     }

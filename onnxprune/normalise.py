@@ -165,6 +165,9 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     probe = onnx.GraphProto()
     probe.CopyFrom(graph)
     del probe.initializer[:], probe.sparse_initializer[:], probe.value_info[:]
+    for info in (*probe.input, *probe.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.elem_type = TensorProto.FLOAT  # it stumbles over types it does not know
     for i, node in enumerate(probe.node):
         node.name = str(i)
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))

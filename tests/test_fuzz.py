@@ -11,10 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.errors import ModelError, OnnxpruneError
+from onnxprune.errors import DataError, ModelError, OnnxpruneError
 from onnxprune.labels import LONGEST
 from onnxprune.model import from_proto, load
-from onnxprune.normalise import normalise
+from onnxprune.normalise import living_nodes, normalise
+from onnxprune.runtime import random_feeds
 from onnxprune.trace import Dependencies, trace
 from tests import graphs
 from tests.fuzzing.outcome import FAILED, try_files
@@ -105,6 +106,7 @@ ODD = {
     "Transpose by an order that is none": behind("Transpose", perm=[0, 1, 1, 2]),
     "Transpose of three axes": behind("Transpose", perm=[0, 2, 1]),
     "SpaceToDepth in huge blocks": behind("SpaceToDepth", blocksize=10**12),
+    "DepthToSpace in blocks of 3": behind("DepthToSpace", blocksize=3),
     "Softmax over an axis that is not there": behind("Softmax", axis=9),
     "Split into none": behind("Split", [], axis=1),
 }
@@ -195,3 +197,16 @@ def test_a_crop_by_computed_bounds_leaves_the_channels_free() -> None:
     proto.graph.node[1].input[2] = "h"
     proto.graph.input.append(helper.make_tensor_value_info("h", TensorProto.INT64, [1]))
     assert [g.name for g in traced(proto).groups] == ["c1.w"]
+
+
+def test_inputs_too_large_to_make_up_are_refused() -> None:
+    proto = graphs.chain()
+    proto.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 2**31
+    with pytest.raises(DataError, match="too large to make up"):
+        random_feeds(proto)
+
+
+def test_element_types_that_nobody_knows_do_not_matter_to_what_is_alive() -> None:
+    proto = graphs.rich()
+    proto.graph.output[1].type.tensor_type.elem_type = -1
+    assert living_nodes(proto.graph) == set(range(len(proto.graph.node)))

@@ -144,6 +144,8 @@ def depth_to_space(op: Op) -> Sequence[Axes]:
     op.fix_rest(x, (0, 1), op.name_in(0), "DepthToSpace interleaves this axis")
     if channels.ids is None:
         return [(op.plain(x, 0), channels, Axis(), Axis())]
+    if block < 1 or channels.ids.size % (block * block):
+        raise CannotTrace(f"{channels.ids.size} channels are no whole number of blocks of {block} x {block}")
     blocks = channels.ids.reshape(block * block, -1)
     if op.attr("mode", "DCR") == "CRD":
         blocks = channels.ids.reshape(-1, block * block).T
