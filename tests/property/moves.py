@@ -205,6 +205,8 @@ def gate(b: Builder, x: Tensor, kind: str) -> Tensor:
 @move("Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN", ANY, 2)
 def choose(b: Builder, x: Tensor, kind: str) -> Tensor:
     """A truth value for each element, by which Where chooses."""
+    if kind in ("GreaterOrEqual", "LessOrEqual") and b.opset < 16:
+        raise Unusable  # onnx infers no shape of them, so all they touch freezes
     if kind in ("IsInf", "IsNaN"):
         truth = b.op(kind, x)
     elif kind in ("And", "Or", "Xor"):
