@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,10 +22,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from onnxprune import pipeline
 from onnxprune.bench import bench as time_models
 from onnxprune.demo import WRITTEN, run_demo
-from onnxprune.errors import OnnxpruneError, OutputError
+from onnxprune.errors import OnnxpruneError, OutputError, debugging, described
 from onnxprune.model import data_files, write_atomic
 from onnxprune.plan import Limits, Plan, Target
-from onnxprune.report import inspection, markdown, operators, terminal
+from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
 
 DISK = "check the disk's free space and permissions, and run again"
@@ -54,6 +55,14 @@ Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matc
 LayerRatio = Annotated[
     list[str] | None, typer.Option(metavar="GLOB=R", help="Remove this share of matching layers, whatever the target.")
 ]
+Rows = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|equal|whole",
+        help="Grouped convolutions and attention heads lose equal numbers from each, or whole ones. "
+        "auto: whole convolution groups where widths are aligned, equal numbers elsewhere.",
+    ),
+]
 Data = Annotated[
     Path | None,
     typer.Option(metavar="X.npz", help="Samples to verify and time on, by input. The default is random ones."),
@@ -63,7 +72,11 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses insi
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
+ThroughNorms = Annotated[
+    bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -95,24 +108,29 @@ def prune(
     max_ratio: MaxRatio = None,
     skip: Skip = None,
     layer_ratio: LayerRatio = None,
+    rows: Rows = "auto",
     data: Data = None,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
     report: ReportOut = None,
+    through_norms: ThroughNorms = False,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
     layers = parse_layers(layer_ratio or [])
     target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
     check_side_files([model, output, data], [plan_out, report])
-    options = pipeline.Options(criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
+    common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
+    options = pipeline.Options(*common, strict, through_norms)
+    receive = partial(write_files, plan_out, report)
     with progress() as observe:
-        done = pipeline.prune(model, output, target, limits, options, observe=observe)
-    finish(done, plan_out, report, as_json)
+        done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
+    finish(done, as_json)
 
 
 @app.command()
@@ -126,25 +144,30 @@ def apply(
     report: ReportOut = None,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report])
-    options = pipeline.Options(data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite)
+    options = pipeline.Options(
+        data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict
+    )
+    receive = partial(write_files, None, report)
     with progress() as observe:
-        done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe)
-    finish(done, None, report, as_json)
+        done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
+    finish(done, as_json)
 
 
 @app.command()
 def inspect(
     model: In,
     why: Annotated[str | None, typer.Option(metavar="NAME", help="Explain one tensor or node.")] = None,
+    through_norms: ThroughNorms = False,
     as_json: Json = False,
 ) -> None:
     """Show what can be pruned, and for everything else why not."""
     with progress() as observe:
-        _, found = pipeline.prepare(model, observe)
+        _, found = pipeline.prepare(model, observe, through_norms=through_norms)
     if as_json:
         typer.echo(json.dumps(inspection.inspect_dict(found, why), indent=2))
     else:
@@ -246,17 +269,23 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
         used.add(path.resolve())
 
 
-def finish(done: pipeline.Pruned, plan_out: Path | None, report: Path | None, as_json: bool) -> None:
-    """Write the side files and print the result."""
+def write_files(plan_out: Path | None, report: Path | None, done: pipeline.Pruned) -> None:
+    """Write the side files that were asked for."""
     if plan_out is not None:
         done.plan.save(plan_out)
     if report is not None:
         as_markdown = report.suffix.lower() in (".md", ".markdown")
         write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+
+
+def finish(done: pipeline.Pruned, as_json: bool) -> None:
+    """Print the result, and a warning where groups were left whole."""
     if as_json:
         typer.echo(report_json(done), nl=False)
     else:
         show(terminal.report_view(done.report))
+    if done.report.isolated:
+        typer.echo(f"onnxprune: warning: {words.printable(words.isolated(done.report.isolated))}", err=True)
 
 
 def report_json(done: pipeline.Pruned) -> str:
@@ -323,10 +352,9 @@ def main() -> None:
     except OSError as error:  # a full disk, a file taken away meanwhile: not ours, and not a bug
         fail(str(OutputError(error.strerror or str(error), where=str(error.filename or ""), remedy=DISK)))
     except Exception as error:  # the last resort: users see one line, developers set the variable
-        if os.environ.get("ONNXPRUNE_DEBUG"):
+        if debugging():
             raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        fail(f"internal error, {what}; please report it with the output of ONNXPRUNE_DEBUG=1")
+        fail(f"internal error, {described(error)}; please report it with the output of ONNXPRUNE_DEBUG=1")
 
 
 def fail(line: str) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxprune.labels import Axes, Ids
 from onnxprune.model import is_float
 from onnxprune.rules import Product
+from onnxprune.sharing import stored
 from onnxprune.trace import Dependencies, Mask
 
 
@@ -50,10 +51,13 @@ def cost(dependencies: Dependencies, keep: Mask | None = None) -> Cost:
     """
     keep = dense_mask(dependencies) if keep is None else keep
     params = size = 0
-    stored = {s.tensor for s in dependencies.sources}  # quantised filters are parameters, sizes and indices are not
+    holders = stored(dependencies.model.copies, dependencies.labels, keep)
+    filters = {s.tensor for s in dependencies.sources}  # quantised filters are parameters, sizes and indices are not
     for name, weight in dependencies.model.weights.items():
+        if holders.get(name, name) != name:
+            continue
         count = kept_elements(dependencies.labels.get(name), weight.shape, keep)
-        params += count if is_float(weight) or name in stored else 0
+        params += count if is_float(weight) or name in filters else 0
         size += count * weight.dtype.itemsize
     return Cost(params, round(sum(macs(p, keep) for p in dependencies.products)), size)
 

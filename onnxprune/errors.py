@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 LONGEST = 300  # characters of a part of a message: names in damaged files can be longer than any screen
 
 
@@ -23,6 +25,16 @@ def shorten(text: str) -> str:
     """One line, without its middle where it is too long."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def debugging() -> bool:
+    """Whether exceptions nobody foresaw are raised as they are (ONNXPRUNE_DEBUG), for the developer to see."""
+    return bool(os.environ.get("ONNXPRUNE_DEBUG"))
+
+
+def described(error: BaseException) -> str:
+    """The kind and message of an exception on one line."""
+    return shorten(f"{type(error).__name__}: {error}")
 
 
 class ModelError(OnnxpruneError):

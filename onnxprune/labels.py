@@ -24,7 +24,8 @@ class Axis:
         ids: int64 array; the last dimension runs over the axis itself. None: the axis is frozen, of any size.
         by: Axes of the same tensor that the leading dimensions of `ids` run over. Axis `by[t]` falls into
             `ids.shape[t]` equal blocks and each block has ids of its own: the feature axis of `(heads, features)`,
-            or the input axis of a grouped convolution's weight.
+            or the input axis of a grouped convolution's weight. Over an axis of unknown size (a batch that heads were
+            merged with) the rows repeat.
         cause: For a frozen axis, the index of the `Freeze` that froze it (-1: none recorded).
     """
 
@@ -43,6 +44,12 @@ class Axis:
 
 
 Axes = tuple[Axis, ...]
+
+
+def fits(axes: Axes, shape: Sequence[object]) -> bool:
+    """Whether labels have the rank and, where it is known, the shape of their tensor."""
+    sizes = [d if a.ids is None else a.ids.shape[-1] for a, d in zip(axes, shape, strict=False)]
+    return len(axes) == len(shape) and all(s == d or not isinstance(d, int) for s, d in zip(sizes, shape, strict=True))
 
 
 @dataclass(frozen=True)
@@ -140,3 +147,13 @@ def spread(axis: Axis, own: int, members: Sequence[int], shape: Sequence[int]) -
         if d not in at:
             wide = np.expand_dims(wide, d)
     return np.broadcast_to(wide, tuple(shape))
+
+
+def leaf_of(axes: Axes, live: Sequence[int]) -> int:
+    """Of the axes that have labels, the one in the most rows: of several the last, or the first where none has rows."""
+    return max(live, key=lambda k: (len(axes[k].by), k if axes[k].by else -k))
+
+
+def in_order(axis: Axis, own: int) -> bool:
+    """Whether the rows of an axis run over axes before it, outermost first: flattening leaves each row in one piece."""
+    return list(axis.by) == sorted(axis.by) and all(b < own for b in axis.by)

@@ -21,8 +21,8 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
+from onnxprune.encoding import foreign_name
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.names import foreign_name
 
 Array = NDArray[Any]
 Dim = int | str | None
@@ -45,6 +45,7 @@ class Model:
         shapes: Tensor name -> dimensions (int, symbol, or None), filled by `normalise`.
         values: Tensor name -> known value: int64 or object array (None = unknown entry), filled by `normalise`.
         misfits: First output of a node that onnx says does not fit its inputs -> why, filled by `normalise`.
+        copies: Tensor that a reader of a shared parameter has for itself -> the tensor of the file (see `sharing`).
     """
 
     proto: onnx.ModelProto
@@ -54,6 +55,7 @@ class Model:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
     misfits: Mapping[str, str] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def opsets(self) -> dict[str, int]:
@@ -76,6 +78,11 @@ class Model:
     def params(self) -> int:
         """Number of floating point weights, the usual meaning of 'parameters'."""
         return sum(w.size for w in self.weights.values() if is_float(w))
+
+    def known(self, name: str) -> Array | None:
+        """The value of a tensor, or what is known of it (None for an unknown entry): of constants and small results."""
+        value = self.values.get(name)
+        return self.weights.get(name) if value is None else value
 
     def full(self) -> onnx.ModelProto:
         """The complete ModelProto, weights included.

@@ -1,37 +1,23 @@
-"""Names in a file are text. Law: what is not UTF-8 is found before anything is named after it.
-
-Protobuf reads any bytes as a name and gives them back as `bytes`, which neither onnx nor a dictionary of names expects.
-"""
+"""Names for what is added to a graph. Law: a name given here is no other tensor's and no other node's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable
+from itertools import chain, count
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
-from onnx import TensorProto
+import onnx
 
-FREE_TEXT = frozenset({"doc_string", "metadata_props"})  # nothing is looked up by it
+from onnxprune.model import captured
 
 
-def foreign_name(proto: Message) -> bytes | None:
-    """The first name in a model that is not UTF-8, or None."""
-    return next((name for name in every_name(proto) if isinstance(name, bytes)), None)
+def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
+    """A function that makes names unique in a graph: pruned files may be pruned again."""
+    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
+    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
 
+    def fresh(base: str) -> str:
+        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
+        taken.add(name)
+        return name
 
-def every_name(message: Message) -> Iterator[str | bytes]:
-    """All text fields of a message and those inside it; of a tensor its name and where its data lies, not the data."""
-    if isinstance(message, TensorProto):
-        yield message.name
-        yield from (entry.value for entry in message.external_data)
-        return
-    for field, value in message.ListFields():
-        if field.name in FREE_TEXT or field.type not in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_MESSAGE):
-            continue
-        items: list[Any] = [value] if isinstance(value, str | bytes | Message) else list(value)
-        for item in items:
-            if isinstance(item, Message):
-                yield from every_name(item)
-            else:
-                yield item
+    return fresh

@@ -1,12 +1,14 @@
 """Bring a graph into the form the tracer reads. Law: it computes what it computed, and every name is kept.
 
-Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped; shapes are
-inferred with a symbolic batch. BatchNormalization stays, and so does every operation on weights: labels pass through
-those, and the report can name the initializer of the file.
+Constant nodes become initializers; arithmetic on static sizes is folded; nodes nobody reads are dropped, and so are
+initial states of zero, which the layers of a file tend to share; shapes are inferred with a symbolic batch.
+BatchNormalization stays, and so does every operation on weights: labels pass through those, and the report can name the
+initializer of the file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +19,16 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Array, Model, bare, captured, take_data
+from onnxprune.names import namer
+from onnxprune.sequences import Sequences
 from onnxprune.shapes import Inference, attribute, shape_of
 
+MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
+
+
+RECURRENT, INITIAL_STATES = ("LSTM", "GRU", "RNN"), (5, 6)
+MOVES = frozenset("Cast Concat Expand Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
 
 
 def normalise(model: Model) -> Model:
@@ -39,6 +48,7 @@ def normalise(model: Model) -> Model:
     sort_nodes(proto.graph, where)
     staged = Model(proto, weights, model.path, model.external)
     inference = fold_sizes(staged, weights)
+    drop_zero_states(staged)
     staged = drop_dead(staged)
     shapes = {n: s for n, t in inference.types.items() if (s := shape_of(t)) is not None}
     return replace(staged, shapes=shapes, values=inference.values, misfits=inference.misfits)
@@ -99,7 +109,7 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
     inference, kept = Inference(model), []
     graph = model.proto.graph
     outputs = {o.name for o in graph.output}
-    for node in graph.node:
+    for node in written_out(graph, weights, inference):
         inference.visit(node)
         name = node.output[0] if node.output else ""
         value = None if name in outputs or len(node.output) != 1 else constant_value(node, inference)
@@ -110,6 +120,22 @@ def fold_sizes(model: Model, weights: dict[str, Array]) -> Inference:
         graph.initializer.append(bare(name, value))
     replace_nodes(graph, kept)
     return inference
+
+
+def written_out(graph: onnx.GraphProto, weights: dict[str, Array], inference: Inference) -> Iterator[onnx.NodeProto]:
+    """The nodes in order, known sequences written out; each must be visited by `inference` before the next is asked."""
+    fresh = namer(graph)
+
+    def constant(base: str, value: Array) -> str:
+        name = fresh(base)
+        weights[name] = value
+        graph.initializer.append(bare(name, value))
+        inference.add_weight(graph.initializer[-1], value)
+        return name
+
+    sequences = Sequences(inference, fresh, constant)
+    for node in list(graph.node):
+        yield from sequences.unroll(node)
 
 
 def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
@@ -138,7 +164,36 @@ def foldable(node: onnx.NodeProto, inference: Inference) -> bool:
     if inference.values[node.output[0]].dtype.kind in "iub":
         return True
     weights = [name for name in node.input if name in inference.weights]
-    return all(name in inference.values and inference.values[name].size <= 8 for name in weights)
+    sizes = [inference.values[name].size if name in inference.values else np.inf for name in weights]
+    source = inference.values.get(node.input[0])
+    moved = node.op_type in MOVES and source is not None and source.dtype.kind not in "iub"
+    if max(sizes, default=0) > (1 if moved else 8):
+        inference.weights.add(node.output[0])  # parameters, by another name
+        return False
+    return True
+
+
+def drop_zero_states(model: Model) -> None:
+    """Leave out initial states of recurrent layers that are zero, which is what their absence says (in place)."""
+    makers = {name: node for node in model.proto.graph.node for name in node.output}
+    for node in model.proto.graph.node:
+        for i in INITIAL_STATES if node.op_type in RECURRENT and node.domain in ("", "ai.onnx") else ():
+            if i < len(node.input) and is_zero(node.input[i], model.weights, makers):
+                node.input[i] = ""
+
+
+def is_zero(name: str, weights: Mapping[str, Array], makers: Mapping[str, onnx.NodeProto]) -> bool:
+    """Whether a tensor holds zeros alone, told by what made it."""
+    if name in weights:
+        return not weights[name].any()
+    node = makers.get(name)
+    if node is None:
+        return False
+    if node.op_type == "ConstantOfShape":
+        value = attribute(node, "value")
+        return value is None or not numpy_helper.to_array(value).any()
+    parts = node.input if node.op_type == "Concat" else node.input[:1]
+    return node.op_type in MOVES and all(is_zero(part, weights, makers) for part in parts)
 
 
 def drop_dead(model: Model) -> Model:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,23 +12,29 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable
+from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable, VerificationError
 from onnxprune.importance import Scores, score
+from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Model, data_files, is_float, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Plan, Target, plan
 from onnxprune.report import Report, make_report
-from onnxprune.rewrite import removal, rewrite
+from onnxprune.rewrite import removal
 from onnxprune.runtime import random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
-from onnxprune.verify import verify
+from onnxprune.verify import check_normalised
 
 Observer = Callable[[str, float], None]
+Receiver = Callable[["Pruned"], None]
 DEFAULT_RATIO = 0.3
 
 
 def silent(stage: str, done: float) -> None:
     """An observer that says nothing."""
+
+
+def ignore(done: Pruned) -> None:
+    """A receiver that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Options:
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
         overwrite: Whether an existing output may be replaced.
+        strict: Whether groups that fail verification are an error, instead of being left whole.
+        through_norms: Whether channels may go that are normalised over, which makes the result approximate.
     """
 
     criterion: str = "l1"
@@ -51,6 +60,8 @@ class Options:
     threads: int = 1
     time: bool = True
     overwrite: bool = False
+    strict: bool = False
+    through_norms: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +87,7 @@ def prune(
     options: Options | None = None,
     *,
     observe: Observer = silent,
+    receive: Receiver = ignore,
 ) -> Pruned:
     """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, save, time.
 
@@ -86,22 +98,39 @@ def prune(
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
+        receive: Called with the result once it is saved, and again once it is timed, which may fail or take long.
 
     Raises:
-        OnnxpruneError: See its subclasses; nothing has been written then.
+        OnnxpruneError: See its subclasses; nothing has been written then, unless the timing fails.
     """
     options, limits = options or Options(), limits or Limits()
     if target is None and not limits.layer_ratios:
         target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
     observe("plan", 0.0)
     scores = score(dependencies, options.criterion)
-    chosen = plan_aligned(dependencies, scores, target, replace(limits, align=align), fixed=given is not None)
-    return carry_out(original, dependencies, chosen, Path(output), options, observe)
+    replan = partial(plan_beside, dependencies, scores, target, replace(limits, align=align), given is not None)
+    chosen = replan(())
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, replan)
+
+
+def plan_beside(
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target | None,
+    limits: Limits,
+    fixed: bool,
+    whole: Sequence[str],
+) -> Plan:
+    """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
+    narrower = replace(limits, skip=(*limits.skip, *whole))
+    chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
+    asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}
+    return replace(chosen, settings=asked)
 
 
 def plan_aligned(
@@ -121,9 +150,15 @@ def plan_aligned(
 
 
 def apply(
-    source: Path | str, chosen: Plan, output: Path | str, options: Options | None = None, *, observe: Observer = silent
+    source: Path | str,
+    chosen: Plan,
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    observe: Observer = silent,
+    receive: Receiver = ignore,
 ) -> Pruned:
-    """Carry out a plan that was made before.
+    """Carry out a plan that was made before; arguments as of `prune`.
 
     Raises:
         PlanError: It was made for another model, or leaves an axis empty or rows uneven.
@@ -131,17 +166,19 @@ def apply(
     """
     options = options or Options()
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe)
+    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    return carry_out(original, dependencies, chosen, Path(output), options, observe)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive)
 
 
-def prepare(source: Path | str, observe: Observer = silent) -> tuple[Model, Dependencies]:
+def prepare(
+    source: Path | str, observe: Observer = silent, *, through_norms: bool = False
+) -> tuple[Model, Dependencies]:
     """Load and trace a file."""
     observe("load", 0.0)
     original = load(source)
     observe("trace", 0.0)
-    return original, trace(normalise(original))
+    return original, trace(normalise(original), through_norms=through_norms)
 
 
 def step_for(options: Options, observe: Observer) -> int:
@@ -151,30 +188,43 @@ def step_for(options: Options, observe: Observer) -> int:
 
 
 def carry_out(
-    original: Model, dependencies: Dependencies, chosen: Plan, output: Path, options: Options, observe: Observer
+    original: Model,
+    dependencies: Dependencies,
+    chosen: Plan,
+    output: Path,
+    options: Options,
+    observe: Observer,
+    receive: Receiver,
+    replan: Replan | None = None,
 ) -> Pruned:
     """Rewrite, verify, save and time."""
-    removed = chosen.removed(dependencies)
-    if not removed.size:
+    if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
-    observe("rewrite", 0.0)
-    pruned = rewrite(dependencies, removed)
-    observe("verify", 0.0)
     feeds = sample(original, options)
-    equal = verify(
-        dependencies,
-        removed,
-        pruned,
-        list(batches(original, feeds)),
-        original=original,
-        threads=options.threads,
-    )
-    observe("save", 0.0)
-    save(pruned, output)
-    timing = time_pair(original, pruned, feeds, options, observe) if options.time else None
+    given = list(batches(original, feeds))
+    check_normalised(original, dependencies.model, given, options.threads)
+    found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
+    if options.strict and found.isolated:
+        raise not_all(found.isolated)
     names = (str(original.path or "model"), str(output))
-    report = make_report(dependencies, chosen, removed, removal(dependencies, removed), equal, timing, names=names)
-    return Pruned(pruned, chosen, report)
+    gone = removal(dependencies, found.removed)
+    whole = found.isolated
+    report = make_report(dependencies, found.plan, found.removed, gone, found.equivalence, isolated=whole, names=names)
+    done = Pruned(found.model, found.plan, report)
+    observe("save", 0.0)
+    save(found.model, output)
+    receive(done)
+    if options.time:
+        done = replace(done, report=report.timed(time_pair(original, found.model, feeds, options, observe)))
+        receive(done)
+    return done
+
+
+def not_all(isolated: Mapping[str, str]) -> VerificationError:
+    """The error for groups that fail where all of them were to be pruned."""
+    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
+    what = f"not all groups can be pruned: {names} ({first})"
+    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")
 
 
 def nothing_removed(chosen: Plan) -> PlanError:

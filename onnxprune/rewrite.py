@@ -8,8 +8,7 @@ not depend on this module.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import chain, count
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -17,11 +16,13 @@ from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
 from onnxprune.labels import Axes, Axis
-from onnxprune.model import Array, Model, Shape, bare, captured
+from onnxprune.model import Array, Model, Shape, bare
+from onnxprune.names import namer
 from onnxprune.normalise import drop_dead, replace_nodes
 from onnxprune.rules import find_resize
 from onnxprune.rules.edit import Edit
 from onnxprune.shapes import attribute
+from onnxprune.sharing import stored
 from onnxprune.trace import Dependencies, Mask
 
 UNDEFINED_AT_ZERO = {"Div": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}  # operator -> the operand that must not be zeroed
@@ -39,10 +40,13 @@ class Removal:
         indices: Initializer -> axis -> removed indices, ascending.
         per_block: Initializer -> axis -> removed indices for each block of the axis that divides it (the input
             channels of a grouped convolution, where groups lost different positions).
+        copies: For every reader of a shared initializer that lost other indices than the first: its copy -> the
+            initializer. Copies of one that lost the same are stored once, under the first one's name.
     """
 
     indices: Mapping[str, Mapping[int, list[int]]]
     per_block: Mapping[str, Mapping[int, list[list[int]]]]
+    copies: Mapping[str, str] = field(default_factory=dict)
 
 
 def take(array: Array, axes: Axes, keep: Mask) -> Array:
@@ -165,12 +169,14 @@ def rewrite(dependencies: Dependencies, removed: Array) -> Model:
     Raises:
         PlanError: Some axis would be left without an index, or the rows of a group would become uneven.
     """
-    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
-    check_axes(dependencies, keep)
+    removed = np.asarray(removed, dtype=np.int64)
+    check_axes(dependencies, dependencies.gone(removed))
+    keep = dependencies.keep(removed)
     proto = onnx.ModelProto()
     proto.CopyFrom(dependencies.model.proto)
     weights = apply_leaf(dependencies, keep, take, frozenset())
     correct_nodes(dependencies, keep, proto, weights)
+    rejoin(dependencies, keep, proto)
     del proto.graph.initializer[:]
     described = {t.name: t for t in dependencies.model.proto.graph.initializer}
     for name, array in weights.items():
@@ -184,7 +190,14 @@ def rewrite(dependencies: Dependencies, removed: Array) -> Model:
     correct_infos(proto, shapes)
     if proto.ir_version < 4:
         write_as_nodes(proto, weights)
-    return drop_dead(replace(dependencies.model, proto=proto, weights=weights, shapes=shapes, values={}))
+    return drop_dead(replace(dependencies.model, proto=proto, weights=weights, shapes=shapes, values={}, copies={}))
+
+
+def rejoin(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto) -> None:
+    """Let the readers of copies that were cut alike read the same tensor again."""
+    holders = stored(dependencies.model.copies, dependencies.labels, keep)
+    for node in proto.graph.node:
+        node.input[:] = [holders.get(name, name) for name in node.input]
 
 
 def write_as_nodes(proto: onnx.ModelProto, weights: dict[str, Array]) -> None:
@@ -206,10 +219,8 @@ def keep_strings(dense: onnx.ModelProto, proto: onnx.ModelProto, weights: Mappin
     proto.graph.initializer.extend(t for t in dense.graph.initializer if t.name not in weights)
 
 
-def check_axes(dependencies: Dependencies, keep: Mask) -> None:
-    """Refuse a removal that empties an axis or unbalances rows."""
-    gone = np.zeros(dependencies.unit_count, dtype=bool)
-    gone[np.unique(dependencies.unit[~keep])] = True
+def check_axes(dependencies: Dependencies, gone: Mask) -> None:
+    """Refuse a removal that empties an axis or unbalances rows. `gone` is per unit."""
     for axis in dependencies.axes:
         if gone[axis].all():
             group = next(g for g in dependencies.groups if np.isin(axis, g.units).any())
@@ -217,9 +228,11 @@ def check_axes(dependencies: Dependencies, keep: Mask) -> None:
             raise PlanError(what, remedy="keep at least one channel of every layer")
     for group in dependencies.groups:
         for rows in group.rows:
-            counts = ((rows < 0) | ~gone[rows]).sum(axis=1)
-            if counts.min() != counts.max() or counts.min() == 0:
-                what = f"the rows of '{group.name}' would keep {counts.min()} to {counts.max()} channels"
+            counts = (~gone[rows.members]).sum(axis=1)[~gone[rows.parents]]
+            if counts.size == 0 or counts.min() != counts.max() or counts.min() == 0:
+                what = (
+                    f"the rows of '{group.name}' would keep {counts.min(initial=0)} to {counts.max(initial=0)} channels"
+                )
                 raise PlanError(what, remedy="leave equally many in every row, and at least one")
 
 
@@ -232,25 +245,12 @@ def correct_nodes(dependencies: Dependencies, keep: Mask, proto: onnx.ModelProto
         if correct is None:
             nodes.append(node)
             continue
-        facts = (dependencies.labels.get, model.shapes.get, model.values.get)
+        facts = (dependencies.labels.get, model.shapes.get, model.known)
         edit = Edit(node, keep, *facts, weights, fresh, version(model, node))
         if any(edit.changed(name) for name in (*node.input, *node.output)):
             correct(edit)
         nodes += [*edit.before, node, *edit.after]
     replace_nodes(proto.graph, nodes)
-
-
-def namer(graph: onnx.GraphProto) -> Callable[[str], str]:
-    """A function that makes names unique in a graph: pruned files may be pruned again."""
-    taken = {i.name for i in [*graph.input, *graph.output]} | {t.name for t in graph.initializer}
-    taken |= {name for node in graph.node for name in (node.name, *node.input, *node.output, *captured(node))}
-
-    def fresh(base: str) -> str:
-        name = next(n for n in chain([base], (f"{base}_{k}" for k in count(1))) if n not in taken)
-        taken.add(name)
-        return name
-
-    return fresh
 
 
 def version(model: Model, node: onnx.NodeProto) -> int:
@@ -286,9 +286,12 @@ def correct_infos(proto: onnx.ModelProto, shapes: Mapping[str, Shape]) -> None:
 def removal(dependencies: Dependencies, removed: Array) -> Removal:
     """Which indices of which initializers a removal takes away."""
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    model = dependencies.model
     indices: dict[str, dict[int, list[int]]] = {}
     per_block: dict[str, dict[int, list[list[int]]]] = {}
-    for name in dependencies.model.weights:
+    holders = stored(model.copies, dependencies.labels, keep)
+    rejoined = {copy for copy, name in model.copies.items() if holders[copy] == name}
+    for name in [n for n in model.weights if n not in rejoined]:
         for k, axis in enumerate(dependencies.labels.get(name, ())):
             if axis.ids is None or keep[axis.ids].all():
                 continue
@@ -300,4 +303,5 @@ def removal(dependencies: Dependencies, removed: Array) -> Removal:
                 indices.setdefault(name, {})[k] = np.flatnonzero(~rows[0]).tolist()
             else:
                 per_block.setdefault(name, {})[k] = [np.flatnonzero(~r).tolist() for r in rows]
-    return Removal(indices, per_block)
+    copies = {c: n for c, n in model.copies.items() if c in model.weights and c not in rejoined}
+    return Removal(indices, per_block, copies)

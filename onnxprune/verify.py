@@ -12,7 +12,7 @@ runtimes approximate with a fixed absolute error of about 1e-7.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import onnx
@@ -22,13 +22,23 @@ from onnxprune.data import batches as sample_batches
 from onnxprune.errors import VerificationError
 from onnxprune.labels import Ids
 from onnxprune.model import Array, Model, check, is_float
+from onnxprune.reference import restricted, unreachable
 from onnxprune.rewrite import masked, severed, take
 from onnxprune.runtime import Session, capture, run, session
 from onnxprune.trace import Dependencies, Mask
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 ABSOLUTE = 1e-2  # added to the scale of an output; times the tolerance it allows 1e-6 in float32
+REMEDY = "nothing was written; --skip the layer, and please report it"
 CHUNK = 64  # tensors captured at once when a difference is traced to its first tensor
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """A node that was pruned through although it mixes channels with each other."""
+
+    node: str
+    operator: str
 
 
 @dataclass(frozen=True)
@@ -37,12 +47,16 @@ class Equivalence:
 
     Attributes:
         ok: Whether every output agreed.
-        kind: 'exact' (masked == pruned).
+        kind: 'exact' (masked == pruned), or 'approximate': equal once every node in `through` sees only what stays.
         max_abs: Largest absolute difference over all outputs and batches.
         max_rel: Largest difference relative to the largest absolute value of its output plus 0.01.
         tolerance: The relative difference allowed.
         batches: Batches compared.
         worst: The output with the largest relative difference.
+        through: The nodes that see fewer channels than they did; empty if exact.
+        unproved: Of those, the ones for which no reference can be made. With any, only shapes and finite values were
+            compared, and `max_abs` and `max_rel` say nothing.
+        deviation: Largest relative difference of an output from the plainly masked model; None if there is no figure.
     """
 
     ok: bool
@@ -52,10 +66,14 @@ class Equivalence:
     tolerance: float
     batches: int
     worst: str = ""
+    through: tuple[Mixing, ...] = ()
+    unproved: tuple[str, ...] = ()
+    deviation: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         """As plain values, for JSON."""
-        return asdict(self)
+        approximate = ("through", "unproved", "deviation") if not self.through else ()
+        return {key: value for key, value in asdict(self).items() if key not in approximate}
 
 
 def tolerance(model: Model) -> float:
@@ -142,19 +160,62 @@ def verify(
     check_standard(dependencies.model, pruned)
     if original is not None:
         check_normalised(original, dependencies.model, batches, threads)
-    for cut in (masked, severed):
-        reference = cut(dependencies, removed)
-        found = compare(reference, pruned, batches, threads=threads)
-        if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
-            break
     keep = dependencies.keep(removed)
+    if lost := unreachable(dependencies, keep):
+        return approximated(compare_forms(dependencies.model, pruned, batches, threads), dependencies, keep, lost)
+    reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
     if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
         return found
     if not found.ok:
         each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
         where = next(filter(None, each), "no single tensor differs")
     what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
-    raise VerificationError(what, where=where, remedy="nothing was written; --skip the layer, and please report it")
+    raise VerificationError(what, where=where, remedy=REMEDY)
+
+
+def compare_masked(
+    dependencies: Dependencies, removed: Ids, pruned: Model, batches: Sequence[Feeds], threads: int
+) -> tuple[Model, Equivalence]:
+    """The model that the pruned one must equal, and how closely it does."""
+    keep = dependencies.keep(removed)
+    for cut in (masked, severed):
+        plain = cut(dependencies, removed)
+        reference = restricted(dependencies, keep, plain)
+        found = compare(reference, pruned, batches, threads=threads)
+        if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
+            break
+    if reference is not plain:
+        deviation = compare(plain, pruned, batches, threads=threads).max_rel
+        found = approximated(found, dependencies, keep, deviation=deviation)
+    return reference, found
+
+
+def approximated(
+    found: Equivalence,
+    dependencies: Dependencies,
+    keep: Mask,
+    unproved: Sequence[str] = (),
+    deviation: float = np.inf,
+) -> Equivalence:
+    """The result for a model that was pruned through nodes that mix channels."""
+    aside = deviation if np.isfinite(deviation) else None
+    through = tuple(Mixing(n.name or n.output[0], n.op_type) for n in dependencies.approximate(keep))
+    return replace(found, kind="approximate", through=through, unproved=tuple(unproved), deviation=aside)
+
+
+def compare_forms(dense: Model, pruned: Model, batches: Sequence[Feeds], threads: int) -> Equivalence:
+    """What can be said without a reference: outputs have the dense ones' shapes, and are finite where those are.
+
+    Raises:
+        VerificationError: They do not.
+    """
+    first, second = (session(m, threads=threads, optimise=False) for m in (dense, pruned))
+    for feeds in batches:
+        for name, (x, y) in outputs(first, second, feeds):
+            if x.shape != y.shape or not np.isfinite(y[np.isfinite(x)] if is_float(x) else 0).all():
+                what = f"output '{name}' of the pruned model has another shape, or values that are not finite"
+                raise VerificationError(what, remedy="nothing was written; leave --through-norms out")
+    return Equivalence(True, "approximate", 0.0, 0.0, tolerance(dense), len(batches))
 
 
 def check_normalised(original: Model, dense: Model, batches: Sequence[Feeds], threads: int) -> None:
@@ -229,7 +290,9 @@ def first_of(
         for name, node in part:
             if (axes := dependencies.labels.get(name)) is None:
                 continue
-            kept = take(left[name], axes, keep) if all(len(a.by) < 2 for a in axes) else left[name]
+            dims = dependencies.model.shapes.get(name) or ()
+            plain = all(len(a.by) < 2 and all(isinstance(dims[b], int) for b in a.by) for a in axes)
+            kept = take(left[name], axes, keep) if plain else left[name]
             if not difference(kept, right[name], allowed)[2]:
                 return f"first at tensor '{name}', written by {node.op_type} '{node.name}'"
     return ""

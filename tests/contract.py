@@ -141,6 +141,9 @@ def check_report(report: dict[str, Any], *, timed: bool = False) -> None:
     assert all(report["after"][key] <= n for key, n in report["before"].items())
     for entry in report["frozen"]:
         assert set(entry) == {"tensor", "axis", "node", "reason"} and entry["reason"] and entry["tensor"]
+    for entry in report["isolated"]:
+        assert set(entry) == {"group", "reason"} and entry["reason"]
+        assert entry["group"] in {g["name"] for g in report["groups"] if g["channels_after"] == g["channels_before"]}
     verified = report["verified"]
     assert set(verified) == {"ok", "kind", "max_abs", "max_rel"}
     assert verified["ok"] is True and verified["kind"] in ("exact", "approximate")
@@ -153,13 +156,15 @@ def check_report(report: dict[str, Any], *, timed: bool = False) -> None:
 def check_removed(report: dict[str, Any], before: Path, after: Path) -> None:
     """`removed` is complete: each tensor of the input lost exactly the indices listed, and its values are the rest."""
     dense, pruned = held(onnx.load(before)), held(onnx.load(after))
-    removed, per_group = report["removed"], report["removed_per_group"]
+    removed, per_group, copies = report["removed"], report["removed_per_group"], report["copies"]
+    dense |= {copy: dense[name] for copy, name in copies.items()}
     assert removed and not removed.keys() - dense.keys()
     for name, tensor in dense.items():
-        if name not in pruned:
+        stored = name if name in pruned else twin(name, report, set(pruned))
+        if stored is None:
             assert name not in removed, f"'{name}' is listed and gone"
             continue
-        array, found = numpy_helper.to_array(tensor), numpy_helper.to_array(pruned[name])
+        array, found = numpy_helper.to_array(tensor), numpy_helper.to_array(pruned[stored])
         for axis, indices in removed.get(name, {}).items():
             array = np.delete(array, indices, axis=int(axis))
         if name in per_group:  # a grouped weight behind a channel shuffle
@@ -168,11 +173,38 @@ def check_removed(report: dict[str, Any], before: Path, after: Path) -> None:
         np.testing.assert_array_equal(found, array, err_msg=name)
 
 
+def twin(name: str, report: dict[str, Any], pruned: set[str]) -> str | None:
+    """The copy under whose name one that lost the same is stored; None for what is not a copy."""
+    copies, removed = report["copies"], report["removed"]
+    alike = [c for c, of in copies.items() if of == copies.get(name) and removed.get(c) == removed.get(name)]
+    return next((c for c in alike if c in pruned), None)
+
+
+def parted(proto: onnx.ModelProto, after: onnx.ModelProto, copies: dict[str, str]) -> None:
+    """Give the input the copies that its report names, for the readers that read them in the output."""
+    tensors, readers = held(proto), {node.output[0]: node for node in after.graph.node}
+    for node in list(proto.graph.node):
+        if node.output[0] in copies:  # the Identity that handed it out
+            proto.graph.node.remove(node)
+            continue
+        for slot, name in enumerate(readers[node.output[0]].input if node.output[0] in readers else ()):
+            if name in copies:
+                node.input[slot] = name
+    read = {name for node in proto.graph.node for name in node.input}
+    for copy in read & copies.keys():
+        tensor = proto.graph.initializer.add()
+        tensor.CopyFrom(tensors[copies[copy]])
+        tensor.name = copy
+
+
 def check_masked(report: dict[str, Any], before: Path, after: Path, feeds: dict[str, Array]) -> None:
     """With the listed indices zeroed, the input computes what the output does; no code of the package takes part."""
     proto = onnx.load(before)
+    parted(proto, onnx.load(after), report["copies"])
     tensors = held(proto)
     for name, axes in report["removed"].items():
+        if name not in tensors:  # a copy stored under another's name
+            continue
         array = numpy_helper.to_array(tensors[name]).copy()
         for axis, indices in axes.items():
             np.moveaxis(array, int(axis), 0)[indices] = 0

@@ -255,10 +255,10 @@ def test_plan_that_removes_nothing(model: Path) -> None:
 def test_plan_that_leaves_rows_uneven(tmp_path: Path) -> None:
     grouped = stored(graphs.grouped(), tmp_path)
     plan = planned(grouped)
-    entry = next(g for g in plan["groups"] if g["name"] == "groups.w")
+    entry = next(g for g in plan["groups"] if "groups.w:0" in g["sources"])
     entry["removed"] = [0, 1]
     grouped.with_name("plan.json").write_text(json.dumps(plan))
-    pattern = "the rows of 'groups.w' would keep 2 to 4 channels; leave equally many in every row"
+    pattern = "the rows of 'reduce.w' would keep 0 to 4 channels; leave equally many in every row"
     refused(carry_out(grouped, grouped.with_name("plan.json")), pattern, tmp_path)
 
 

@@ -18,6 +18,7 @@ from onnx import helper
 
 from onnxprune import cli, pipeline
 from onnxprune.bench import bench
+from onnxprune.errors import RuntimeUnavailable
 from onnxprune.plan import Plan
 from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
@@ -25,9 +26,9 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --no-bench "
-    "--overwrite --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx",
-    "inspect": "IN.onnx --why NAME --json",
+    "--through-norms --overwrite --strict --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --strict",
+    "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --json",
     "ops": "--markdown",
     "demo": "--output",
@@ -240,6 +241,22 @@ def test_an_interrupt_leaves_whole_files_and_exits_130(model: Path) -> None:
     assert snapshot(model.parent).keys() == {"model.onnx", "small.onnx"}
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeUnavailable("onnxruntime cannot run the model")])
+def test_what_was_verified_is_kept_when_the_timing_fails(
+    error: BaseException, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "bench", stopped)
+    plan, report, small = (model.with_name(name) for name in ("plan.json", "report.json", "small.onnx"))
+    found = onnxprune("prune", model, "-o", small, "--align", "1", "--plan-out", plan, "--report", report)
+    assert found.code in (1, 130) and not found.out and found.err.count("\n") == 1
+    check_report(json.loads(report.read_text()))
+    check_removed(json.loads(report.read_text()), model, small)
+    assert any(group.removed for group in Plan.load(plan).groups)
+
+
 def test_an_interrupted_write_keeps_the_old_output(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model.with_name("small.onnx").write_text("the old one")
     before = snapshot(model.parent)
@@ -268,7 +285,7 @@ def test_errors_that_nobody_foresaw_are_one_line_too(model: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(pipeline, "rewrite", broken)
+    monkeypatch.setattr(pipeline, "score", broken)
     found = onnxprune(*prune(model))
     assert found.code == 1 and found.err.count("\n") == 1 and "ZeroDivisionError: two lines" in found.err
     assert "ONNXPRUNE_DEBUG=1" in found.err

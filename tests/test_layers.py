@@ -21,8 +21,8 @@ PACKAGE = "onnxprune"
 
 # A module, or a package folder, may import only those to its left.
 ORDER = (
-    "errors labels names model data shapes runtime normalise rules trace cost importance align plan rewrite "
-    "verify recover bench report pipeline demo cli"
+    "errors labels encoding model names data shapes sequences runtime normalise sharing rules trace cost importance "
+    "align plan rewrite reference verify isolate recover bench report pipeline demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

@@ -297,3 +297,27 @@ def test_initializers_of_old_files_stay_inputs() -> None:
     assert [i.name for i in model.inputs] == ["x"]
     feeds = random_feeds(model, batch=2)
     np.testing.assert_array_equal(run(proto, feeds)["y"], run(model, feeds)["y"])  # nothing was changed, so not a bit
+
+
+STATES = """g (float[3, 2, 5] x) => (float[1, 2, 4] l, float[1, 2, 4] m) {{
+    sizes = Constant <value_ints = [2, 2, 4]> ()
+    made = ConstantOfShape {} (sizes)
+    first, second = Split <axis = 0> (made)
+    o, l = GRU <hidden_size = 4> (x, w, r, , , first)
+    p, m = GRU <hidden_size = 4> (x, w, r, , , {})
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "left"),
+    [("", "second", []), ("", "given", ["given"]), ("", "silent", []), ("<value = float[1] {0.5}>", "given", [])],
+)
+def test_initial_states_of_zero_are_left_out(value: str, state: str, left: list[str]) -> None:
+    silent = np.zeros((1, 2, 4), np.float32)
+    proto = parsed(STATES.format(value, state), w=(1, 12, 5), r=(1, 12, 4), given=(1, 2, 4), silent=silent)
+    found = normalise(graphs.loaded(proto))
+    states = [node.input[5] for node in found.proto.graph.node if node.op_type == "GRU"]
+    assert states == (["first", "given"] if value else ["", *(left or [""])])
+    feeds = random_feeds(found, batch=2)
+    for a, b in zip(run(graphs.loaded(proto), feeds).values(), run(found, feeds).values(), strict=True):
+        assert np.array_equal(a, b)

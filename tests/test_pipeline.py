@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune import Limits, Options, Plan, Target, apply, pipeline, rewrite
+from onnxprune import Limits, Options, Plan, Target, apply, isolate, pipeline, rewrite
 from onnxprune import prune as prune_file
 from onnxprune.align import Step
 from onnxprune.errors import DataError, ModelError, OutputError, PlanError, UnprunableError, VerificationError
@@ -207,7 +207,7 @@ def test_wrong_surgery_is_not_written_and_the_first_wrong_tensor_named(
 ) -> None:
     model = stored(graphs.chain(), tmp_path)
     before = snapshot(tmp_path)
-    monkeypatch.setattr(pipeline, "rewrite", rolled(weight))
+    monkeypatch.setattr(isolate, "rewrite", rolled(weight))
     found = onnxprune(*prune(model, "--plan-out", tmp_path / "p.json", "--report", tmp_path / "r.json"))
     assert (found.code, found.out) == (1, "") and found.err.count("\n") == 1
     assert f"first at tensor '{tensor}'" in found.err and "nothing was written" in found.err

@@ -72,6 +72,13 @@ def test_all_known_reshape() -> None:
     assert shape("b = Reshape(x, s)", "x[2,6,4,4] -> y[2,5]", s=[4, -1]) == (4, 48)
 
 
+def test_a_scalar_is_known_like_any_other_value() -> None:
+    body = (
+        "s = Shape(x) n = Gather(s, i) o = Mod(n, f) m = Unsqueeze(o, j) t = Concat <axis=0> (m, k) b = Reshape(x, t)"
+    )
+    assert shape(body, "x[2,6,4,4] -> y[2,5]", i=np.array(1), j=[0], f=np.array(4), k=[-1]) == (2, 96)
+
+
 # --- other half-known shapes -----------------------------------------------------------------------------------------
 
 

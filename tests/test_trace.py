@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
-from onnxprune.labels import Ids
+from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.plan import Target, plan
 from onnxprune.rewrite import rewrite
-from onnxprune.rules import Rows
-from onnxprune.trace import Dependencies, Group, Source, find_groups, trace
+from onnxprune.rules import RULES, Op
+from onnxprune.rules.registry import Rule
+from onnxprune.trace import Dependencies, Family, Group, Source, trace
+from onnxprune.trace.units import find_groups
 from tests.rules.cases import CASES, Case, Weight
 
 
@@ -38,16 +42,58 @@ def group(dependencies: Dependencies, name: str) -> Group:
 
 
 def test_unknown_operators_freeze_what_they_touch_and_are_named() -> None:
-    found = traced("a = Conv(x, w) t, i = TopK <axis=1> (a, k) y = Conv(t, v)", k=[6])
+    found = traced("a = Conv(x, w) t = ImageDecoder(a) y = Conv(t, v)", opset=20)
     assert not found.groups
-    freeze = next(f for f in found.why("a") if "TopK" in f.reason)
-    assert (freeze.reason, freeze.node, freeze.tensor, freeze.axis) == ("no rule for operator TopK", "TopK1", "a", 1)
+    freeze = next(f for f in found.why("a") if "ImageDecoder" in f.reason)
+    assert (freeze.reason, freeze.node, freeze.tensor, freeze.axis) == (
+        "no rule for operator ImageDecoder",
+        "ImageDecoder1",
+        "a",
+        1,
+    )
 
 
 def test_unknown_domains_are_named_with_the_operator() -> None:
     found = traced("a = Conv(x, w) b = com.microsoft.QuickGelu(a) y = Conv(b, v)")
     assert not found.groups
     assert "no rule for operator com.microsoft.QuickGelu" in reasons(found, "a")
+
+
+def divide(op: Op) -> Sequence[Axes]:
+    raise ZeroDivisionError("two\nlines")
+
+
+def short(op: Op) -> Sequence[Axes]:
+    return [op.input(0)[:2]]
+
+
+def narrow(op: Op) -> Sequence[Axes]:
+    return [tuple(axis if axis.ids is None else Axis(axis.ids[:-1]) for axis in op.input(0))]
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (divide, "ZeroDivisionError: two lines"),
+        (short, "ValueError: wrong labels for 'r'"),
+        (narrow, "wrong labels"),
+    ],
+)
+def test_a_rule_that_breaks_freezes_its_node_and_no_more(
+    broken: Callable[[Op], Sequence[Axes]], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, ("", "Relu"), Rule(broken, "planted", "planted"))
+    body = "a = Conv(x, u) s = Tanh(a) b = Conv(s, w) r = Relu(b) y = Conv(r, v)"
+    shapes: dict[str, Weight] = {"u": (8, 3, 1, 1), "w": (6, 8, 1, 1)}
+    found = traced(body, **shapes)
+    assert [g.name for g in found.groups] == ["u"]
+    reason = next(freeze for source, freeze in found.held if source.tensor == "w")
+    assert reason.node == "Relu3" and reason.reason.startswith("internal error in the rule for Relu: ")
+    assert told in reason.reason
+    assert rewrite(found, found.groups[0].units[:2]).weights["u"].shape == (6, 3, 1, 1)
+    monkeypatch.setenv("ONNXPRUNE_DEBUG", "1")
+    with pytest.raises((ZeroDivisionError, ValueError)):
+        traced(body, **shapes)
 
 
 def test_the_rest_of_a_graph_with_an_unknown_operator_stays_free() -> None:
@@ -163,8 +209,7 @@ def test_old_prelu_slopes_belong_to_channels_even_where_the_width_is_equal() -> 
 
 def test_grouped_convolutions_have_rows_of_inputs_and_of_outputs() -> None:
     found = trace(CASES["Conv-grouped"].model())
-    assert [r.shape for r in group(found, "w").rows] == [(2, 4)]
-    assert [r.shape for r in group(found, "u").rows] == [(2, 3)]
+    assert [(r.shape, r.same) for r in group(found, "w").rows] == [((2, 4), True), ((2, 3), False)]
 
 
 def test_depthwise_convolutions_tie_input_and_output_and_have_no_rows() -> None:
@@ -192,8 +237,8 @@ def test_emptied_axes_are_refused() -> None:
 
 def test_groups_of_a_convolution_keep_the_same_positions_unless_they_are_free() -> None:
     shared, free = (trace(CASES["Conv-grouped"].model(), free_groups=f) for f in (False, True))
-    assert not any(axis.by for name in shared.model.weights for axis in shared.labels.get(name, ()))
-    assert sum(g.units.size for g in shared.groups) < sum(g.units.size for g in free.groups)
+    assert [r.same for r in group(shared, "w").rows] == [True, False]
+    assert [r.same for r in group(free, "w").rows] == [False, False]
 
 
 def test_a_contraction_of_activations_holds_what_does_not_vanish_with_its_weights() -> None:
@@ -208,8 +253,9 @@ def test_a_contraction_of_activations_holds_what_does_not_vanish_with_its_weight
 def test_planned_rows_are_even() -> None:
     found = trace(CASES["ShuffleNet-unit"].model())
     removed = plan(found, score(found), Target(ratio=0.5)).removed(found)
+    gone = found.gone(removed)
     for rows in (r for g in found.groups for r in g.rows):
-        assert len(set(np.isin(rows, removed).sum(axis=1).tolist())) == 1
+        assert len(set((~gone[rows.members]).sum(axis=1)[~gone[rows.parents]].tolist())) == 1
 
 
 # --- keeping ---------------------------------------------------------------------------------------------------------
@@ -228,8 +274,8 @@ def test_keep_covers_every_index_of_a_unit_and_nothing_frozen() -> None:
 
 def test_families_of_rows_with_the_same_members_are_told_apart() -> None:
     ids = np.array([0, 1, 2, 3, 0, 1, 2, 3])
-    rows = [Rows(ids.reshape(shape), None, "") for shape in ((2, 4), (4, 2))]
-    found = find_groups([Source("w", 0, "", np.arange(4))], rows, np.arange(4))
+    rows = [Family(ids.reshape(shape), np.full(shape[0], -1)) for shape in ((2, 4), (4, 2))]
+    found = find_groups([Source("w", 0, "", np.arange(4))], rows, np.arange(4), 4)
     assert [f.shape for f in found[0].rows] == [(2, 4), (4, 2)]
 
 

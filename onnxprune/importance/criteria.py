@@ -76,7 +76,8 @@ def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
         if not np.isfinite(found).all():
             what = f"'{source.tensor}' holds NaN or infinite weights"
             raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
-        np.add.at(values, units[units >= 0], found[units >= 0])
+        chosen = (units >= 0) & (units < dependencies.unit_count)  # the others stay, or stand for whole rows
+        np.add.at(values, units[chosen], found[chosen])
     return Scores(criterion, values)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -21,12 +21,14 @@ from onnxprune.cost import Cost, cost
 from onnxprune.errors import PlanError, UnprunableError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
-from onnxprune.plan.counts import Classes, classify, solve
+from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
+from onnxprune.plan.rows import RowSet, Table, Way, equal, row_sets, tabulate, whole
 from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
 OUTPUT = "the model's output"
+NEAR = 0.05  # a share of a group this near to what was asked is good enough not to look for another way
 STEPS = 24  # bisections: the ratio is known to 2**-24, far below one channel
 
 
@@ -61,8 +63,11 @@ class Limits:
         scope: 'local' or 'global'.
         align: Kept widths are multiples of this.
         max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
-        skip: Globs over tensor and node names; groups with a match stay whole.
-        layer_ratios: (glob, ratio): groups with a match lose this share, whatever the target. Later ones win.
+        skip: Globs over tensor and node names, or sources (`tensor:axis`); layers with a match stay whole.
+        layer_ratios: (glob, ratio): layers with a match lose this share, whatever the target. Later ones win.
+        rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
+            'auto': equal numbers, but whole convolution groups where widths are aligned, and whole ones where equal
+            numbers cannot come near the target.
     """
 
     scope: str = "local"
@@ -70,10 +75,13 @@ class Limits:
     max_ratio: float | None = None
     skip: tuple[str, ...] = ()
     layer_ratios: tuple[tuple[str, float], ...] = ()
+    rows: str = "auto"
 
     def __post_init__(self) -> None:
         if self.scope not in ("local", "global"):
             raise PlanError(f"unknown scope '{self.scope}'", remedy="use 'local' or 'global'")
+        if self.rows not in ("auto", "equal", "whole"):
+            raise PlanError(f"unknown choice of rows '{self.rows}'", remedy="use 'auto', 'equal' or 'whole'")
         if self.align < 1:
             raise PlanError(f"--align {self.align} is not a positive number", remedy="e.g. --align 8, or auto")
         if self.max_ratio is not None and not 0 < self.max_ratio <= 1:
@@ -88,6 +96,30 @@ class Limits:
         return self.max_ratio if self.max_ratio is not None else 0.9 if self.scope == "global" else 1.0
 
 
+@dataclass(frozen=True, eq=False)
+class Option:
+    """A way for a group to lose channels, with what can be chosen in it.
+
+    Attributes:
+        way: Which units go together.
+        classes: How many of each kind may go.
+        norm: Scores of the bundles, relative to the group's mean. Shape (bundles,).
+        order: Bundles, least important first.
+    """
+
+    way: Way
+    classes: Classes
+    norm: Floats
+    order: Ids
+
+    @cached_property
+    def full(self) -> NDArray[np.bool_]:
+        """Per class, whether it stays: its rows go whole."""
+        found = np.zeros(self.classes.size.size, dtype=bool)
+        found[self.classes.of[self.way.full]] = True
+        return found
+
+
 @dataclass(eq=False)
 class Chooser:
     """The data a search works on."""
@@ -96,42 +128,108 @@ class Chooser:
     scores: Scores
     limits: Limits
     groups: Sequence[Group] = field(init=False)
+    made: dict[tuple[int, bytes], Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = self.dependencies.groups
-        self.forced = forced_ratios(self.groups, self.limits)
-        self.classes: list[Classes] = classify(self.dependencies, self.groups)
+        self.forced = forced_ratios(self.dependencies, self.limits)
+        self.tables: list[Table] = tabulate(self.dependencies, self.groups)
         self.norm = [normalised(self.scores.values[g.units]) for g in self.groups]
-        self.orders = [np.argsort(self.scores.values[g.units], kind="stable") for g in self.groups]
+        self.equal = [self.option(g, equal(table)) for g, table in enumerate(self.tables)]
+        self.sets: dict[int, list[RowSet]] = {}
 
     @cached_property
     def dense(self) -> Cost:
         """The cost of the dense model."""
         return cost(self.dependencies)
 
-    def wanted(self, g: int, level: float) -> Floats:
-        """Units of each class that group `g` should keep at a level: a ratio, or a global threshold."""
-        classes = self.classes[g]
-        forced = self.forced[g]
-        if forced is None and self.limits.scope == "global":
-            above = self.norm[g] >= level
-            return np.bincount(classes.of[above], minlength=classes.size.size).astype(float)
-        ratio = level if forced is None else forced
-        exact = np.asarray(classes.size * (1.0 - ratio), dtype=np.float64)
-        if self.limits.align > 1 or classes.size.size > 1:
-            return exact  # narrow rows would lose far more than was asked if each were rounded down
-        return np.floor(exact + 1e-9)  # Li et al. remove ceil(c r) of c; the slack absorbs binary rounding of c (1 - r)
+    def option(self, g: int, way: Way) -> Option:
+        """What can be chosen in a way."""
+        key = (g, way.name.encode() + way.gone.tobytes())
+        if key not in self.made:
+            norm = mean_of_bundles(way, self.norm[g])
+            self.made[key] = Option(way, classes_of(self.tables[g], way), norm, np.argsort(norm, kind="stable"))
+        return self.made[key]
+
+    def options(self, g: int, share: Floats) -> Iterator[Option]:
+        """The ways for group `g` to lose a share of each unit, the preferred one first.
+
+        Equal numbers from every row lose least importance. But a runtime's convolutions want a group's width in whole
+        steps, so where widths are aligned, convolution groups go whole.
+        """
+        by_groups = self.limits.rows == "whole" or (self.limits.align > 1 and bool(self.tables[g].same))
+        found = self.whole(g, share) if by_groups else None
+        if found is not None:
+            yield found
+        if self.limits.rows != "whole" or found is None:
+            yield self.equal[g]
+        if not by_groups and (found := self.whole(g, share)) is not None:
+            yield found
+
+    def whole(self, g: int, share: Floats) -> Option | None:
+        """The way in which group `g` loses whole rows, if it has any and any should go."""
+        if self.limits.rows == "equal":
+            return None
+        if g not in self.sets:
+            self.sets[g] = row_sets(self.tables[g])
+        if not self.sets[g]:
+            return None
+        held = self.forced[g] == 0.0
+        way = whole(self.tables[g], self.sets[g], self.norm[g], share, held, self.limits.align)
+        return None if way is None else self.option(g, way)
+
+    def share(self, g: int, level: float) -> Floats:
+        """How much of each unit of group `g` should go at a level, which is a ratio or a global threshold."""
+        forced, option = self.forced[g], self.equal[g]
+        if self.limits.scope == "global":
+            below = np.append(option.norm < level, False)  # the last entry is for units in no bundle
+            share = below[option.way.bundle].astype(np.float64)
+        else:
+            share = np.full(forced.size, level)
+        return np.where(np.isnan(forced), share, forced)
 
     def group(self, g: int, level: float) -> tuple[Ids, str]:
-        """Removed positions of a group at a level, and a note."""
-        if self.forced[g] == 0.0:
+        """Removed positions of a group at a level, and a note: the first way that comes near the share, or the best."""
+        if (self.forced[g] == 0.0).all():
             return np.zeros(0, dtype=np.int64), "kept whole as asked"
-        classes, order = self.classes[g], self.orders[g]
-        least = np.ceil(classes.size * (1 - self.limits.ceiling) - 1e-9).astype(np.int64)
-        keep, note = solve(classes, np.maximum(self.wanted(g, level), least), least, self.limits.align)
+        share, best = self.share(g, level), None
+        ratio = min(float(share.mean()), self.limits.ceiling)
+        for option in self.options(g, np.minimum(share, self.limits.ceiling)):
+            positions, note = self.positions(g, option, share)
+            miss = abs(positions.size / self.groups[g].units.size - ratio)
+            if best is None or miss < best[0]:
+                best = miss, positions, note
+            if miss <= NEAR:
+                break
+        assert best is not None
+        return best[1], best[2]
+
+    def positions(self, g: int, option: Option, share: Floats) -> tuple[Ids, str]:
+        """Removed positions of a group in one way, and a note."""
+        way, classes, order = option.way, option.classes, option.order
+        keep, note = solve(classes, *self.wanted(g, option, share), self.limits.align)
         surplus = classes.size - keep
-        removed = [order[classes.of[order] == c][:n] for c, n in enumerate(surplus.tolist()) if n]
-        return np.sort(np.concatenate(removed)) if removed else np.zeros(0, dtype=np.int64), note
+        if note and way.gone.any():
+            return np.zeros(0, dtype=np.int64), note
+        gone = np.zeros(way.count + 1, dtype=bool)  # the last entry is for units in no bundle
+        for c, n in enumerate(surplus.tolist()):
+            gone[order[classes.of[order] == c][:n]] = True
+        return np.flatnonzero(gone[way.bundle] | way.gone), note
+
+    def wanted(self, g: int, option: Option, share: Floats) -> tuple[Floats, Ids]:
+        """Bundles of each class that group `g` should keep, and those it must."""
+        classes, way = option.classes, option.way
+        kinds = classes.size.size
+        each = mean_of_bundles(way, share)
+        exact = np.bincount(classes.of, 1.0 - each, minlength=kinds)
+        if self.limits.align == 1 and kinds == 1 and self.limits.scope == "local":
+            # Li et al. remove ceil(c r) of c; the slack absorbs binary rounding of c (1 - r). Narrow rows would lose
+            # far more than was asked if each were rounded down.
+            exact = np.floor(exact + 1e-9)
+        least = np.ceil(classes.size * (1 - self.limits.ceiling) - 1e-9).astype(np.int64)
+        held = np.bincount(classes.of, mean_of_bundles(way, self.forced[g] == 0.0) > 0, minlength=kinds) > 0
+        least = np.where(held, classes.size, least)
+        return np.maximum(np.where(option.full, classes.size, exact), least), least
 
     def removal(self, level: float) -> list[tuple[Ids, str]]:
         """What every group loses at a level."""
@@ -149,22 +247,34 @@ def normalised(values: Floats) -> Floats:
     return values / mean if mean > 0 else np.ones_like(values)
 
 
-def forced_ratios(groups: Sequence[Group], limits: Limits) -> list[float | None]:
-    """The ratio the user gave each group, or None.
+def mean_of_bundles(way: Way, values: Floats | NDArray[np.bool_]) -> Floats:
+    """The mean over the units of each bundle. Shape (bundles,)."""
+    inside = way.bundle >= 0
+    bundle = way.bundle[inside]
+    totals = np.bincount(bundle, values[inside], minlength=way.count)
+    return np.asarray(totals / np.bincount(bundle, minlength=way.count), dtype=np.float64)
+
+
+def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
+    """The ratio the user gave each unit of each group, by the layers it belongs to; NaN where none was given.
 
     Raises:
         PlanError: A glob matches nothing.
     """
-    names = [[n for s in g.sources for n in (s.tensor, s.node)] for g in groups]
-    forced: list[float | None] = [None] * len(groups)
+    groups = dependencies.groups
+    forced = [np.full(g.units.size, np.nan) for g in groups]
     for glob, ratio in [*limits.layer_ratios, *((s, 0.0) for s in limits.skip)]:
-        hits = [g for g, known in enumerate(names) if any(n == glob or fnmatchcase(n, glob) for n in known)]
-        if not hits:
-            every = [n for known in names for n in known]
+        found = False
+        for group, ratios in zip(groups, forced, strict=True):
+            for source in group.sources:
+                names = (source.tensor, source.node, f"{source.tensor}:{source.axis}")
+                if any(n == glob or fnmatchcase(n, glob) for n in names):
+                    ratios[np.isin(group.units, dependencies.unit[source.ids])] = ratio
+                    found = True
+        if not found:
+            every = [n for g in groups for s in g.sources for n in (s.tensor, s.node)]
             near = difflib.get_close_matches(glob, every, n=3, cutoff=0.0)
             raise PlanError(f"'{glob}' matches no prunable layer", remedy=f"names look like: {', '.join(near)}")
-        for g in hits:
-            forced[g] = ratio
     return forced
 
 
@@ -196,6 +306,7 @@ def plan(
         **{k: v for k, v in asdict(target).items() if v is not None},
         **{k: v for k, v in asdict(limits).items() if v not in (None, ())},
         "criterion": scores.criterion,
+        **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)
 

@@ -1,22 +1,20 @@
-"""How many units of each kind a group keeps. Law: axes keep an index, rows keep equal numbers, widths are aligned.
+"""How much of each kind a group keeps. Law: axes keep an index, rows keep equal numbers, widths are aligned.
 
-Units of a group that lie on the same axes and rows are one *class*: constraints only see how many of a class stay,
-never which. So the choice splits in two: whole numbers per class, here, and the least important units of each class, in
-`choose`. With one class the answer is closed; with several it is a small mixed-integer program, solved by HiGHS through
-scipy.
+What a group may lose comes in *bundles*: units that go together, usually a single one (see `rows`). Bundles that lie on
+the same axes and rows are one *class*: constraints only see how many of a class stay, never which. So the choice splits
+in two: whole numbers per class, here, and the least important bundles of each class, in `choose`. With one class the
+answer is closed; with several it is a small mixed-integer program, solved by HiGHS through scipy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.labels import Ids
-from onnxprune.trace import Dependencies, Group
+from onnxprune.plan.rows import Table, Way
 
 if TYPE_CHECKING:
     from scipy.optimize import LinearConstraint
@@ -30,13 +28,13 @@ class Classes:
     """The classes of a group and the constraints over their counts.
 
     Attributes:
-        of: Class of each unit in group order. Shape (units,).
-        size: Units in each class. Shape (classes,).
-        widths: Per source axis, how many indices a unit of each class stands for. Shape (sources, classes).
+        of: Class of each bundle. Shape (bundles,).
+        size: Bundles in each class. Shape (classes,).
+        widths: Per source axis, how many indices a bundle of each class stands for. Shape (sources, classes).
         fixed: Per source axis, indices that cannot be removed. Shape (sources,).
         floors: Axes of which some index must stay: 0/1. Shape (axes, classes).
-        rows: Per family, how many members of each row a unit of each class stands for, and the members that cannot be
-            removed: shapes (rows, classes) and (rows,).
+        rows: Per family, how many members of each row a bundle of each class stands for, and the members that cannot
+            be removed: shapes (rows, classes) and (rows,).
     """
 
     of: Ints
@@ -48,44 +46,35 @@ class Classes:
     solved: dict[bytes, Ints | None] = field(default_factory=dict)
 
 
-def classify(dependencies: Dependencies, groups: Sequence[Group]) -> list[Classes]:
-    """The classes of every group."""
-    owner = np.full(dependencies.unit_count, -1, dtype=np.int64)
-    place = np.zeros(dependencies.unit_count, dtype=np.int64)
-    for g, group in enumerate(groups):
-        owner[group.units] = g
-        place[group.units] = np.arange(group.units.size)
-    axes: list[list[Ids]] = [[] for _ in groups]
-    for axis in dependencies.axes:
-        owners = owner[axis]
-        if owners[0] >= 0 and (owners == owners[0]).all():
-            axes[int(owners[0])].append(axis)
-    return [classes_of(dependencies, group, axes[g], place) for g, group in enumerate(groups)]
+def classes_of(table: Table, way: Way) -> Classes:
+    """The classes of one group when it loses channels in a certain way: bundles with equal columns in the table."""
+    widths, fixed = bundled(table.widths, table.fixed, way)
+    floors = np.minimum(bundled(table.floors, np.zeros(len(table.floors), np.int64), way)[0], 1)
+    families = [
+        bundled(members[alive].astype(np.int64), held[alive], way)
+        for (members, _), held, alive in zip(table.rows, way.held, way.alive, strict=True)
+    ]
+    columns = np.concatenate([widths, floors, *(members for members, _ in families)])
+    _, first, of, size = np.unique(columns, axis=1, return_index=True, return_inverse=True, return_counts=True)
+    rows = tuple((members[:, first], held) for members, held in families if uneven(members, held))
+    few = np.unique(floors[:, first], axis=0)
+    return Classes(of.ravel(), size.astype(np.int64), widths[:, first], fixed, few, rows)
 
 
-def classes_of(dependencies: Dependencies, group: Group, axes: Sequence[Ids], place: Ids) -> Classes:
-    """The classes of one group: units with equal columns in the table of every axis and row."""
-    n = group.units.size
+def bundled(counts: Ints, held: Ints, way: Way) -> tuple[Ints, Ints]:
+    """Counts per unit as counts per bundle, and what stays besides: units in no bundle that are not gone either."""
+    stays = way.bundle < 0
+    moving = ~stays
+    order = np.argsort(way.bundle[moving], kind="stable")
+    starts = np.searchsorted(way.bundle[moving][order], np.arange(way.count))
+    per_unit = counts[:, moving][:, order]
+    per_bundle = np.add.reduceat(per_unit, starts, axis=1) if way.count else per_unit[:, :0]
+    return per_bundle, held + counts[:, stays & ~way.gone].sum(axis=1)
 
-    def tally(units: Ids) -> Ints:
-        """How often each unit of the group occurs in an array of unit numbers."""
-        live = units[units >= 0]
-        return np.bincount(place[live], minlength=n).astype(np.int64)
 
-    on_sources = [dependencies.unit[s.ids].ravel() for s in group.sources]
-    widths = [tally(units) for units in on_sources]
-    fixed = np.array([(units < 0).sum() for units in on_sources], dtype=np.int64)
-    floors = [np.minimum(tally(axis), 1) for axis in axes]
-    families = [np.stack([tally(row) for row in family]) for family in group.rows]
-    table = np.concatenate([np.stack([*widths, *floors]), *families])
-    _, first, of, size = np.unique(table, axis=1, return_index=True, return_inverse=True, return_counts=True)
-    rows = tuple(
-        (family[:, first], (members < 0).sum(axis=1).astype(np.int64))
-        for family, members in zip(families, group.rows, strict=True)
-    )
-    uneven = tuple((r, f) for r, f in rows if not ((r == r[0]).all() and (f == f[0]).all()))
-    few = np.stack(floors)[:, first] if floors else np.zeros((0, size.size), dtype=np.int64)
-    return Classes(of.ravel(), size.astype(np.int64), np.stack(widths)[:, first], fixed, np.unique(few, axis=0), uneven)
+def uneven(members: Ints, held: Ints) -> bool:
+    """Whether rows can come to differ."""
+    return not ((members == members[:1]).all() and (held == held[:1]).all())
 
 
 def solve(classes: Classes, wanted: Floats, least: Ints, align: int) -> tuple[Ints, str]:

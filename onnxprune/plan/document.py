@@ -53,6 +53,11 @@ class Plan:
     settings: Mapping[str, object]
     groups: tuple[GroupPlan, ...]
 
+    @property
+    def through_norms(self) -> bool:
+        """Whether the groups are those of a trace through operators that mix an axis with itself."""
+        return self.settings.get("through_norms") is True
+
     def removed(self, dependencies: Dependencies) -> Ids:
         """Unit numbers this plan removes from a model.
 
@@ -63,6 +68,9 @@ class Plan:
         if found != self.fingerprint:
             what = f"the plan was made for another model (fingerprint {self.fingerprint}, this one has {found})"
             raise PlanError(what, remedy="make a new plan with 'onnxprune prune --plan-out'")
+        if self.through_norms != dependencies.through_norms:
+            what = "the plan was made with through_norms, the model traced without, or the other way round"
+            raise PlanError(what, remedy="trace(model, through_norms=plan.through_norms)")
         groups = {g.name: g for g in dependencies.groups}
         parts = [np.zeros(0, dtype=np.int64)]
         for entry in self.groups:

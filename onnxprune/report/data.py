@@ -1,14 +1,16 @@
 """What a run found, removed and measured. Law: complete, and all of it JSON; other programs rely on the keys.
 
 `removed` names everything that got smaller, by the names in the input file, so that a reader with the two files can
-check every index. `frozen` names every filter axis that had to stay, whole or in part, and why.
+check every index; where the readers of a shared initializer lost different ones, they got copies of their own, and
+`copies` says of what. `frozen` names every filter axis that had to stay, whole or in part, and why; `isolated` names
+the groups among them that were planned to shrink and failed verification.
 """
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 
 import numpy as np
@@ -101,6 +103,8 @@ class Report:
         removed: Initializer -> axis -> removed indices.
         removed_per_group: The same for the input axis of grouped convolutions whose groups lost different positions:
             one list for each group that stays, in order.
+        copies: For every reader of a shared initializer that lost other indices than the first: its copy -> the
+            initializer of the input file. Copies of one that lost the same are stored once, under the first one's name.
         frozen: Filter axes that must stay.
         verified: Whether masked == pruned.
         latency: Dense against pruned, or None when it was not timed.
@@ -108,6 +112,7 @@ class Report:
         groups: Every group, those left whole included.
         environment: Software and processor.
         accuracy: 'before' and 'after', shares in [0, 1], where they were measured.
+        isolated: Group -> why it was left whole although the plan removed from it.
     """
 
     model: str
@@ -117,6 +122,7 @@ class Report:
     after: Cost
     removed: Mapping[str, Mapping[int, Sequence[int]]]
     removed_per_group: Mapping[str, Mapping[int, Sequence[Sequence[int]]]]
+    copies: Mapping[str, str]
     frozen: tuple[Frozen, ...]
     verified: Equivalence
     latency: Comparison | None
@@ -124,10 +130,16 @@ class Report:
     groups: tuple[GroupReport, ...]
     environment: Mapping[str, object]
     accuracy: Mapping[str, float] | None = None
+    isolated: Mapping[str, str] = field(default_factory=dict)
+
+    def timed(self, comparison: Comparison) -> Report:
+        """The same report with the result of a timing."""
+        return replace(self, latency=comparison, environment={**self.environment, **comparison.environment})
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON types only: `json.loads(json.dumps(d)) == d`."""
-        verified = {key: getattr(self.verified, key) for key in ("ok", "kind", "max_abs", "max_rel")}
+        keys = ("ok", "kind", "max_abs", "max_rel", "deviation", "through", "unproved")
+        verified = {key: value for key, value in self.verified.to_dict().items() if key in keys}
         held: dict[str, object] = {
             "schema": SCHEMA,
             "onnxprune": self.version,
@@ -141,8 +153,10 @@ class Report:
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],
             "frozen": [f.to_dict() for f in self.frozen],
+            "isolated": [{"group": group, "reason": reason} for group, reason in self.isolated.items()],
             "removed": self.removed,
             "removed_per_group": self.removed_per_group,
+            "copies": self.copies,
             "environment": self.environment,
         }
         return {key: plain(value) for key, value in held.items()}
@@ -172,12 +186,11 @@ def make_report(
     removed: Ids,
     removal: Removal,
     verified: Equivalence,
-    latency: Comparison | None = None,
     *,
     names: tuple[str, str] = ("", ""),
-    accuracy: Mapping[str, float] | None = None,
+    isolated: Mapping[str, str] | None = None,
 ) -> Report:
-    """Put the results of all stages together.
+    """Put the results of all stages together; those of a timing may follow (`Report.timed`).
 
     Args:
         dependencies: The traced model.
@@ -185,26 +198,25 @@ def make_report(
         removed: The unit numbers that were.
         removal: The indices that went with them.
         verified: Whether masked == pruned.
-        latency: Dense against pruned, if timed.
         names: The input and the output file.
-        accuracy: 'before' and 'after', shares in [0, 1], if measured.
+        isolated: Group -> why it was left whole although the plan removed from it.
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     return Report(
-        model=names[0],
-        output=names[1],
+        *names,
         version=version(),
         before=cost(dependencies),
         after=cost(dependencies, keep),
         removed=removal.indices,
         removed_per_group=removal.per_block,
-        frozen=frozen_axes(dependencies),
+        copies=removal.copies,
+        frozen=frozen_axes(dependencies, isolated or {}),
         verified=verified,
-        latency=latency,
+        latency=None,
         settings=plan.settings,
         groups=group_reports(dependencies, plan, keep),
-        environment=software() | dict(latency.environment if latency else {}),
-        accuracy=accuracy,
+        environment=software(),
+        isolated=isolated or {},
     )
 
 
@@ -225,7 +237,7 @@ def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[G
     """Every group before and after; one that an edited plan leaves out is whole."""
     entries = {entry.name: entry for entry in plan.groups}
     before, after = (macs_by_node(dependencies, mask) for mask in (dense_mask(dependencies), keep))
-    gone = np.zeros(dependencies.unit_count, dtype=bool)
+    gone = np.zeros(dependencies.unit_count + len(dependencies.whole), dtype=bool)
     gone[np.unique(dependencies.unit[~keep])] = True
     found = []
     for group in dependencies.groups:
@@ -254,18 +266,27 @@ def group_macs(group: Group, work: Mapping[str, float]) -> int:
     return round(sum(work.get(node, 0.0) for node in set(nodes_of(group))))
 
 
-def frozen_axes(dependencies: Dependencies) -> tuple[Frozen, ...]:
-    """Every source axis that is held, whole or in part, once, in the order of the sources."""
+def frozen_axes(dependencies: Dependencies, isolated: Mapping[str, str] | None = None) -> tuple[Frozen, ...]:
+    """Every source axis that is held, whole or in part, once, in the order of the sources; and isolated groups'."""
+    failed = {(s.tensor, s.axis): r for g, r in (isolated or {}).items() for s in sources_of(dependencies, g)}
     whole = {(s.tensor, s.axis): freeze for s, freeze in dependencies.held}
     where = places(dependencies.model)
     found = []
     for source in dependencies.sources:
         stays = int((dependencies.unit[source.ids] < 0).sum())
-        if stays:
+        if reason := failed.get((source.tensor, source.axis)):
+            size = int(source.ids.size)
+            found.append(Frozen(source.tensor, source.axis, source.node, reason, size, size))
+        elif stays:
             freeze = whole.get((source.tensor, source.axis)) or part_reason(dependencies, source)
             node = freeze.node or where.get(freeze.tensor, source.node)
             found.append(Frozen(source.tensor, source.axis, node, freeze.reason, stays, int(source.ids.size)))
     return tuple(found)
+
+
+def sources_of(dependencies: Dependencies, group: str) -> Sequence[Source]:
+    """The sources of the group of that name."""
+    return next(g.sources for g in dependencies.groups if g.name == group)
 
 
 def part_reason(dependencies: Dependencies, source: Source) -> Freeze:

@@ -62,6 +62,7 @@ class Inspection:
         frozen: Filter axes that must stay.
         unknown: Operators without a rule, which freeze what they touch -> their number of nodes.
         open_sizes: Whether an input leaves more open than its batch; costs count such sizes as 1.
+        through: The nodes that pruning would change because they mix channels -> operator; empty unless asked for.
     """
 
     model: str
@@ -74,11 +75,12 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
     open_sizes: bool
+    through: dict[str, str]
 
     def to_dict(self) -> dict[str, object]:
-        """As JSON types."""
+        """As JSON types; `through` only where there is any."""
         held = {"schema": SCHEMA, **asdict(self), "frozen": [f.to_dict() for f in self.frozen]}
-        return {key: plain(value) for key, value in held.items()}
+        return {key: plain(value) for key, value in held.items() if key != "through" or value}
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Why:
         name: What was asked for.
         operator: Of a node; '' for a tensor.
         rule: The operator's rule in one line; '' where it has none and freezes what it touches.
-        tensors: The tensor itself, or everything the node reads and writes.
+        tensors: The tensor itself, with the copies its readers have if it is shared, or everything the node reads and
+            writes.
     """
 
     name: str
@@ -164,6 +167,7 @@ def inspection(dependencies: Dependencies) -> Inspection:
         frozen=frozen_axes(dependencies),
         unknown=dict(Counter(operator(n) for n in graph.node if find(n) is None).most_common()),
         open_sizes=any(d.dim_value < 1 for i in model.inputs for d in i.type.tensor_type.shape.dim[1:]),
+        through={n.name or n.output[0]: operator(n) for n in dependencies.approximate()},
     )
 
 
@@ -174,7 +178,7 @@ def operator(node: onnx.NodeProto) -> str:
 
 def summary(group: Group, macs: int) -> GroupSummary:
     """One group's figures."""
-    rows = tuple((int(r.shape[0]), int(r.shape[1])) for r in group.rows)
+    rows = tuple(r.shape for r in group.rows)
     return GroupSummary(group.name, describe(group.sources), nodes_of(group), int(group.units.size), rows, macs)
 
 
@@ -198,7 +202,8 @@ def why(dependencies: Dependencies, name: str) -> Why:
     tensors = tensor_names(model)
     nodes = [n for n in model.proto.graph.node if n.name and n.name == name]
     if name in tensors and not nodes:
-        return Why(name, "", "", (tensor_view(dependencies, name, tensors[name], owners),))
+        every = [name, *(copy for copy, original in model.copies.items() if original == name)]
+        return Why(name, "", "", tuple(tensor_view(dependencies, t, tensors[t], owners) for t in every))
     if not nodes:
         known = list(tensors) + [n.name for n in model.proto.graph.node if n.name]
         where = str(model.path or "model")
@@ -229,9 +234,11 @@ def suggestion(name: str, known: Sequence[str]) -> str:
 
 def owner(dependencies: Dependencies) -> Ids:
     """Per unit, the number of its group."""
-    found = np.full(dependencies.unit_count, -1, dtype=np.int64)
+    found = np.full(dependencies.unit_count + len(dependencies.whole) + 1, -1, dtype=np.int64)
     for number, group in enumerate(dependencies.groups):
-        found[group.units] = number
+        for units in (group.units, *(rows.parents for rows in group.rows)):
+            found[units] = number
+    found[-1] = -1  # written by parents that are none
     return found
 
 

@@ -54,6 +54,10 @@ def figures(report: Report) -> Iterator[str]:
 def findings(report: Report) -> Iterator[str]:
     """What was verified, timed and asked for."""
     yield f"- **Verified:** {escaped(words.verified(report.verified))}"
+    for group, reason in report.isolated.items():
+        yield f"- **Left whole:** {code(group)}: {escaped(reason)}"
+    for name, line in words.approximation(report.verified):
+        yield f"- **{name.capitalize()}:** {escaped(line)}"
     yield from latency(report.latency)
     if report.settings:
         yield f"- **Settings:** {escaped(words.settings(dict(report.settings)))}"

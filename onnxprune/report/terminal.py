@@ -5,6 +5,7 @@ Every function here returns something to print with rich; what is shown adapts t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import RenderableType
@@ -17,6 +18,7 @@ from onnxprune.report.data import Frozen, GroupReport, Report
 from onnxprune.report.inspection import AxisView, GroupSummary, Inspection, Reason, Why, inspect_dict, inspection, why
 from onnxprune.report.operators import ops_markdown, ops_rows
 from onnxprune.trace import Dependencies
+from onnxprune.verify import Equivalence
 
 ROWS = 40  # groups shown before the rest is counted
 REASONS = 12
@@ -61,13 +63,21 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
     if report.accuracy:
         right = report.accuracy["before"], report.accuracy["after"]
         yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
-    yield "verified", canvas.text(words.verified(report.verified), "green" if report.verified.ok else "bold red")
+    yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
+    yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
+    if report.isolated:
+        yield "left whole", canvas.text(words.isolated(report.isolated), "yellow")
     if report.latency is None:
         yield "latency", canvas.text("not measured")
     else:
         yield from latency(canvas, report.latency)
     if report.settings:
         yield "settings", canvas.text(words.settings(dict(report.settings)), "dim")
+
+
+def verdict_style(e: Equivalence) -> str:
+    """Green for what is proved to be the same, yellow for what is proved to be an approximation."""
+    return "bold red" if not e.ok or e.unproved else "yellow" if e.through else "green"
 
 
 def latency(canvas: Canvas, c: Comparison) -> Iterator[tuple[str, Text]]:
@@ -151,6 +161,9 @@ def model_facts(canvas: Canvas, found: Inspection) -> Iterator[tuple[str, Text]]
     counted = "a sample, with open sizes counted as 1" if found.open_sizes else "a sample"
     yield "MACs", canvas.text(f"{words.count(found.cost.macs)} {counted}")
     yield "prunable", canvas.text(prunable(found))
+    if found.through:
+        kinds = Counter(found.through.values())
+        yield "through", canvas.text(f"{', '.join(f'{n} {k}' for k, n in kinds.items())}: approximate", "yellow")
     if found.unknown:
         yield "no rule for", canvas.text(", ".join(f"{kind} ({n})" for kind, n in found.unknown.items()))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from onnxprune.bench import MARGIN, Comparison
@@ -116,10 +116,40 @@ def milliseconds(ms: float) -> str:
 
 
 def verified(e: Equivalence) -> str:
-    """What was compared, and how closely it agreed."""
+    """What was compared, and how closely it agreed; of an approximate result, what makes it one."""
+    if e.through:
+        kinds = Counter(m.operator for m in e.through)
+        return f"{e.kind}: pruned through {', '.join(f'{n} {k}' for k, n in kinds.items())}, over fewer channels now"
     verdict = f"{e.kind}, pruned == masked" if e.ok else "FAILED, pruned differs from masked"
+    return f"{verdict} on {agreement(e)}"
+
+
+def agreement(e: Equivalence) -> str:
+    """How closely two models agreed, on how much."""
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
-    return f"{verdict} on {plural(e.batches, 'batch')}: {figures}"
+    return f"{plural(e.batches, 'batch')}: {figures}"
+
+
+def approximation(e: Equivalence) -> list[tuple[str, str]]:
+    """Of an approximate result, what is proved all the same and how far outputs moved; nothing for an exact one."""
+    if not e.through:
+        return []
+    if e.unproved:
+        compared = f"only shapes and finite values compared, on {plural(e.batches, 'batch')}"
+        return [("surgery", f"NOT PROVED ({compared}): no reference for {', '.join(e.unproved)}")]
+    proved = f"exact, pruned == masked where those see only what stays, on {agreement(e)}"
+    moved = "no figure, the masked model is not finite"
+    if e.deviation is not None:
+        share = f"{e.deviation:.1%}" if e.deviation >= 1e-3 else f"{e.deviation:.0e}"
+        moved = f"{share} of the largest output, against the dense model masked; nothing is recovered yet"
+    return [("surgery", proved), ("deviation", moved)]
+
+
+def isolated(groups: Mapping[str, str], shown: int = 3) -> str:
+    """How many groups were left whole because they failed, and the first of them."""
+    listed = ", ".join(f"'{name}'" for name in list(groups)[:shown])
+    rest = f" and {len(groups) - shown} more" if len(groups) > shown else ""
+    return f"{plural(len(groups), 'group')} failed verification and stayed whole: {listed}{rest}"
 
 
 def points(before: float, after: float) -> str:

@@ -1,6 +1,24 @@
 """One rule per operator, one file per family. Importing this package fills the registry."""
 
-from onnxprune.rules import contract, control, layout, norm, pointwise, reduce, reshape, select
+from onnxprune.rules import (
+    attention,
+    contract,
+    control,
+    einsum,
+    group_norm,
+    layout,
+    norm,
+    pointwise,
+    recurrent,
+    reduce,
+    reshape,
+    scatter,
+    select,
+    sequence,
+    signal,
+    text,
+    vision,
+)
 from onnxprune.rules.op import CannotTrace, Op, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
@@ -10,14 +28,23 @@ __all__ = [
     "Op",
     "Product",
     "Rows",
+    "attention",
     "contract",
     "control",
+    "einsum",
     "find",
     "find_resize",
+    "group_norm",
     "layout",
     "norm",
     "pointwise",
+    "recurrent",
     "reduce",
     "reshape",
+    "scatter",
     "select",
+    "sequence",
+    "signal",
+    "text",
+    "vision",
 ]

@@ -25,6 +25,18 @@ def conv(op: Op) -> Sequence[Axes]:
     return convolve(op, out_axis=0, in_axis=1)
 
 
+@rule("CausalConvWithState")
+def causal_conv(op: Op) -> Sequence[Axes]:
+    """n c l, c 1 k, c, n c s -> n c l, n c s: a depthwise convolution over time that hands on its last inputs."""
+    for i, free in enumerate(((0, 1), (0,), (0,), (0, 1))):
+        if op.has(i):
+            op.fix_rest(op.input(i), free, op.name_in(i), "CausalConvWithState slides over this axis")
+    batch, channels = op.plain(op.input(0), 0), op.plain(op.input(0), 1)
+    for i, k in ((1, 0), (2, 0), (3, 1)):
+        channels = op.join(channels, op.plain(op.input(i), k)) if op.has(i) else channels
+    return [(batch, channels, Axis())] * op.outputs
+
+
 @rule("ConvTranspose")
 def conv_transpose(op: Op) -> Sequence[Axes]:
     """n c ..., c o/g ..., o -> n o ...: as Conv, with the weight's first two axes exchanged."""
@@ -40,8 +52,8 @@ def fused_conv(op: Op) -> Sequence[Axes]:
     return [out]
 
 
-def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
-    """Conv and ConvTranspose, which differ in where the weight keeps its input and output channels."""
+def convolve(op: Op, out_axis: int, in_axis: int, bias: int = 2) -> Sequence[Axes]:
+    """Convolutions, which differ in where the weight keeps its channels and which input is the bias."""
     groups = op.attr("group", 1)
     x, shape = op.input(0), op.out_shape()
     op.fix_rest(x, (0, 1), op.name_in(0), f"{op.kind} slides over this axis")
@@ -58,8 +70,8 @@ def convolve(op: Op, out_axis: int, in_axis: int) -> Sequence[Axes]:
     op.source(out)
     if op.kind == "ConvInteger":
         out = per_index(op, out, 3)
-    elif op.has(2):
-        out = op.join(out, op.plain(op.input(2), 0))
+    elif op.has(bias):
+        out = op.join(out, op.plain(op.input(bias), 0))
     return [(op.plain(x, 0), out, *(Axis() for _ in shape[2:]))]
 
 
@@ -88,7 +100,7 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
         op.source(first)  # a transposed depthwise weight has its filters on the axis that counts groups
     blocks = {out_axis: outer if out_axis == 0 else inner, in_axis: outer if in_axis == 0 else inner}
     into, out = op.join(channels, Axis(blocks[in_axis].ravel())), Axis(blocks[out_axis].ravel())
-    couple(op, blocks[in_axis], blocks[out_axis])
+    couple(op, outer, inner)
     op.cost(factor, [op.extent(Axis(blocks[in_axis].ravel()), 1), op.extent(out, 1)], blocks[in_axis])
     return into, out
 
@@ -96,8 +108,7 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
 def inner_ids(op: Op, groups: int) -> Ids:
     """Ids of the weight's within-group axis, for every group. Shape (groups, width).
 
-    Every group keeps the same positions, so that one list of indices tells what the weight lost, unless the tracer was
-    asked to leave groups free and the weight is an initializer that nothing else reads.
+    Only an initializer that nothing else reads can lose different positions in every group.
     """
     blocks = op.weight_blocks(1, 1, groups, 0)
     if blocks is not None:
@@ -108,18 +119,23 @@ def inner_ids(op: Op, groups: int) -> Ids:
     return np.broadcast_to(inner, (groups, inner.size))
 
 
-def couple(op: Op, into: Ids, out: Ids) -> None:
-    """Say what the groups of a convolution may lose: whole groups when they are one channel wide, else equal rows."""
-    if into.shape[1] == 1 or out.shape[1] == 1:
-        op.ties.tie(out, into[:, :1])
-        op.ties.tie(into, into[:, :1])
+def couple(op: Op, outer: Ids, inner: Ids) -> None:
+    """Say what the groups of a convolution may lose: equal numbers from each, or whole groups.
+
+    Groups one channel wide only go whole. The inner axis counts within a group: all groups lose the same positions of
+    it where that leaves a choice, so that one list of indices tells what the weight lost.
+    """
+    if inner.shape[1] == 1 or outer.shape[1] == 1:
+        op.ties.tie(outer, inner[:, :1])
+        op.ties.tie(inner, inner[:, :1])
         return
-    op.rows(into)
-    op.rows(out)
+    whole = op.ties.fresh(outer.shape[0])
+    op.rows(inner, whole, same=True)
+    op.rows(outer, whole)
 
 
 @resize("FusedConv", domain="com.microsoft")
-@resize("Conv", "ConvTranspose", "ConvInteger")
+@resize("Conv", "ConvTranspose", "ConvInteger", "DeformConv")
 def resize_group(edit: Edit) -> None:
     """`group` becomes the number of groups still alive."""
     groups = int(str(edit.attr("group", 1)))

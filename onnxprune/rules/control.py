@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import Op
+from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.registry import resize, rule
 
 
@@ -38,10 +41,37 @@ def resize_constant_of_shape(edit: Edit) -> None:
         edit.patch_sizes(0, edit.shape(name), edit.pruned_shape(name), leave=())
 
 
-@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike")
+WINDOWS = ("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")
+
+
+@rule("Range", "RandomNormal", "RandomUniform", "Constant", "EyeLike", *WINDOWS)
 def constant(op: Op) -> Sequence[Axes]:
     """Makes a tensor out of sizes: its axes keep the size they are given."""
     for i in range(op.arity):
         if op.has(i):
             op.fix_rest(op.input(i), (), op.name_in(i), f"{op.kind} reads all of it")
     return [op.frozen_like(op.out_shape(j), f"{op.kind} makes this axis", j) for j in range(op.outputs)]
+
+
+@rule("Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike")
+def random(op: Op) -> Sequence[Axes]:
+    """Draws numbers in the order of its elements, so that each depends on how many came before: all freezes."""
+    raise CannotTrace(f"{op.kind} draws a random number for each element, in their order")
+
+
+@rule("Size")
+def size(op: Op) -> Sequence[Axes]:
+    """Counts the elements; whatever is computed from that sees the dense number."""
+    return [()]
+
+
+@resize("Size")
+def resize_size(edit: Edit) -> None:
+    """Scale the count back to the dense one."""
+    name, out = edit.node.input[0], edit.node.output[0]
+    sizes = zip(edit.shape(name), edit.pruned_shape(name), strict=True)
+    lost = [(dense, now) for dense, now in sizes if dense != now]
+    factors = [edit.constant(f"{out}_size", np.array(math.prod(side), np.int64)) for side in zip(*lost, strict=True)]
+    edit.node.output[0], each = edit.fresh(f"{out}_pruned"), edit.fresh(f"{out}_each")
+    edit.append("Div", [edit.node.output[0], factors[1]], each)
+    edit.append("Mul", [each, factors[0]], out)

@@ -81,6 +81,10 @@ class Edit:
         """Put a node before this one."""
         self.before.append(onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
 
+    def append(self, kind: str, inputs: Sequence[str], output: str) -> None:
+        """Put a node after this one."""
+        self.after.append(onnx.helper.make_node(kind, inputs, [output], name=self.fresh(f"{output}_{kind.lower()}")))
+
     def kept(self, axis: Axis) -> Mask:
         """Which indices of an axis stay, seen along its own dimension; rows must agree in number.
 
@@ -132,12 +136,17 @@ class Edit:
         dims = list(zip(entries, dense[len(dense) - length :], after[len(after) - length :], strict=True))
         change = np.array([entry not in leave and must_write(entry, d, a) for entry, d, a in dims])
         sizes = np.array([a if c else 0 for (_, _, a), c in zip(dims, change, strict=True)], dtype=np.int64)
+        self.write_entries(i, change, sizes)
+
+    def write_entries(self, i: int, change: Array, entries: Array) -> None:
+        """Write new integers into input `i`, a vector, where `change`; what is computed there stays elsewhere."""
+        known = self.value(i)
         if not change.any():
             return
         if known is not None and known.dtype != object:
-            self.set_input(i, np.where(change, sizes, known).astype(np.int64))
+            self.set_input(i, np.where(change, entries, known).astype(np.int64))
         else:
-            self.node.input[i] = self.patched(self.node.input[i], change, sizes, self.before)
+            self.node.input[i] = self.patched(self.node.input[i], change, entries, self.before)
 
     def patch_output(self, now: Shape, wanted: Shape) -> None:
         """Insert nodes after this one that put `wanted` where its output, a vector of sizes, shows `now`."""
@@ -148,6 +157,13 @@ class Edit:
         self.node.output[0] = self.fresh(f"{name}_pruned")
         patched = self.patched(self.node.output[0], change, sizes, self.after)
         self.after.append(onnx.helper.make_node("Identity", [patched], [name], name=self.fresh(f"{name}_dense")))
+
+    def pick_output(self, index: Array, axis: int) -> None:
+        """Insert a node after this one that takes `index` along an axis of its output."""
+        name = self.node.output[0]
+        self.node.output[0] = self.fresh(f"{name}_dealt")
+        inputs = [self.node.output[0], self.constant(f"{name}_order", index.astype(np.int64))]
+        self.after.append(onnx.helper.make_node("Gather", inputs, [name], name=self.fresh(f"{name}_order"), axis=axis))
 
     def patched(self, name: str, change: Array, sizes: Array, into: list[onnx.NodeProto]) -> str:
         """Nodes that compute `sizes` where `change`, else the vector `name`; the name of their output."""

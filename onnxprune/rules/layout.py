@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -25,20 +26,35 @@ def transpose(op: Op) -> Sequence[Axes]:
 
 @rule("Concat")
 def concat(op: Op) -> Sequence[Axes]:
-    """numpy.concatenate along `axis`; the other axes are tied."""
+    """numpy.concatenate along `axis`; the other axes are tied, or run in rows over it where slices are stacked."""
     operands = [op.input(i) for i in range(op.arity)]
     rank = len(operands[0])
     axis = op.attr("axis", 1) % rank
-    out = list(operands[0])
-    for axes in operands[1:]:
-        out = [out[k] if k == axis else op.join(out[k], axes[k]) for k in range(rank)]
+    sizes = [op.shape(i)[axis] for i in range(op.arity)]
+    out = [Axis() if k == axis else beside(op, [axes[k] for axes in operands], sizes, axis) for k in range(rank)]
     out[axis] = concatenated(op, operands, axis)
-    return [tuple(rows_kept(op, tuple(out), k, axis) for k in range(rank))]
+    return [tuple(out)]
 
 
-def rows_kept(op: Op, axes: Axes, k: int, axis: int) -> Axis:
-    """Rows over the concatenated axis are counted anew there, so they become plain."""
-    return op.plain(axes, k) if k != axis and axis in axes[k].by else axes[k]
+def beside(op: Op, found: Sequence[Axis], sizes: Sequence[Dim], axis: int) -> Axis:
+    """An axis beside the concatenated one, from that of every operand: tied, or in rows that lose equal numbers."""
+    slices = [rows_over(own, size, axis) for own, size in zip(found, sizes, strict=True)]
+    rows = [ids for ids in slices if ids is not None]
+    if len(rows) < len(found):
+        joined = reduce(op.join, found)  # rows over the concatenated axis are counted anew there, so they become plain
+        return Axis(op.collapse(joined.ids)) if joined.ids is not None and axis in joined.by else joined
+    ids = np.concatenate(rows)
+    if (ids == ids[0]).all():
+        return Axis(ids[0])
+    op.rows(ids)
+    return Axis(ids, (axis,))
+
+
+def rows_over(own: Axis, size: Dim, axis: int) -> Ids | None:
+    """The ids of an axis for each index of another: of the one there is, or of those it has rows for; else None."""
+    if own.ids is None or (own.by and (own.by != (axis,) or own.ids.shape[0] != size)):
+        return None
+    return own.ids if own.by else own.ids[None] if size == 1 else None
 
 
 def concatenated(op: Op, operands: Sequence[Axes], axis: int) -> Axis:
@@ -69,18 +85,30 @@ def frozen_part(op: Op, axis: Axis, size: Dim, i: int, k: int) -> Ids:
 def pad(op: Op) -> Sequence[Axes]:
     """numpy.pad. Padded channels are new indices: they go with whatever they are later added to."""
     x = op.input(0)
-    pads = op.exact(1, "padding") if op.opset >= 11 else op.attr("pads", op.attr("paddings", [0]))
+    pads = stored_pads(op)
     axes = [k % len(x) for k in op.exact(3, "axes")] if op.has(3) else list(range(len(x)))
-    around = {k: (pads[t], pads[t + len(axes)]) for t, k in enumerate(axes) if pads[t] or pads[t + len(axes)]}
+    around = {k: (pads[t], pads[t + len(axes)]) for t, k in enumerate(axes) if pads[t] != 0 or pads[t + len(axes)] != 0}
     changed = list(around)
     return [
         tuple(padded(op, x, k, *around[k]) if k in around else op.without_rows(x, k, changed) for k in range(len(x)))
     ]
 
 
-def padded(op: Op, x: Axes, k: int, before: int, after: int) -> Axis:
+def stored_pads(op: Op) -> list[int | None]:
+    """The number of padded indices before and after each axis, None where it is computed while the model runs."""
+    if op.opset < 11:
+        return op.attr("pads", op.attr("paddings", [0]))
+    pads = op.value(1)
+    if pads is None:
+        raise CannotTrace("padding of Pad is computed while the model runs")
+    return [n if isinstance(n, int) else None for n in pads.ravel().tolist()]
+
+
+def padded(op: Op, x: Axes, k: int, before: int | None, after: int | None) -> Axis:
     """Axis `k` with fresh ids for constant padding; other modes copy neighbours, which freezes."""
     mode, ids = op.attr("mode", "constant"), x[k].ids
+    if before is None or after is None:
+        return op.fix(x, k, op.name_in(0), "the padding of this axis is computed while the model runs")
     if ids is None or mode != "constant" or before < 0 or after < 0:
         return op.fix(x, k, op.name_in(0), f"Pad (mode {mode}) copies or cuts along this axis")
     return Axis(np.concatenate([op.ties.fresh(before), op.collapse(ids), op.ties.fresh(after)]))
@@ -92,17 +120,18 @@ def resize_pad(edit: Edit) -> None:
     out = edit.axes(edit.node.output[0])
     key = "pads" if edit.attr("pads") is not None else "paddings"
     stored, chosen = edit.value(1) if edit.opset >= 11 else edit.attr(key), edit.value(3)
-    pads = np.array(stored, dtype=np.int64)
-    where = list(range(len(out))) if chosen is None else [int(k) % len(out) for k in chosen]
+    dense = [] if stored is None else np.array(stored).ravel().tolist()
+    pads, where = list(dense), list(range(len(out))) if chosen is None else [int(k) % len(out) for k in chosen]
     for t, k in enumerate(where):
         before, after, ids = pads[t], pads[t + len(where)], out[k].ids
         if ids is not None and (before or after):
             kept = edit.keep[ids]
-            pads[t], pads[t + len(where)] = kept[:before].sum(), kept[len(kept) - after :].sum()
-    if edit.opset >= 11:
-        edit.set_input(1, pads)
+            pads[t], pads[t + len(where)] = int(kept[:before].sum()), int(kept[len(kept) - after :].sum())
+    if edit.opset < 11:
+        edit.set_attr(key, [int(n) for n in pads])
     else:
-        edit.set_attr(key, pads.tolist())
+        change = np.array([a != b for a, b in zip(dense, pads, strict=True)])
+        edit.write_entries(1, change, np.array([n if c else 0 for n, c in zip(pads, change, strict=True)], np.int64))
 
 
 @rule("Crop")
@@ -124,6 +153,18 @@ def squeeze(op: Op) -> Sequence[Axes]:
         if not all(isinstance(size, int) for size in shape):
             raise CannotTrace("Squeeze names no axes, and some sizes are known only while the model runs")
     return [op.dropped(x, [k % len(x) for k in given], 0)]
+
+
+@resize("Squeeze")
+def resize_squeeze(edit: Edit) -> None:
+    """Without named axes it would also drop an axis that shrank to one index, so they are named."""
+    if (edit.opset >= 13 and edit.value(1) is not None) or edit.attr("axes"):
+        return
+    single = [k for k, size in enumerate(edit.shape(edit.node.input[0])) if size == 1]
+    if edit.opset >= 13:
+        edit.set_input(1, np.array(single, dtype=np.int64))
+    else:
+        edit.set_attr("axes", single)
 
 
 @rule("Unsqueeze")

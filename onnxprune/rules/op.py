@@ -7,68 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import numpy as np
 import onnx
 
-from onnxprune.labels import LONGEST, Axes, Axis, Freeze, Ids, Ties, spread, varies
+from onnxprune.labels import LONGEST, Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
+from onnxprune.rules.records import CannotTrace as CannotTrace
+from onnxprune.rules.records import Product as Product
+from onnxprune.rules.records import Records as Records
+from onnxprune.rules.records import Rows as Rows
 from onnxprune.shapes import attribute
 
 T = TypeVar("T")
-
-
-class CannotTrace(Exception):
-    """A rule that meets a form it does not express: everything the node touches freezes for this reason."""
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Ids in rows that must lose equal numbers, so that the array stays rectangular.
-
-    Attributes:
-        ids: Shape (rows, width).
-        parents: Shape (rows,): ids that stand for a whole row, or None when no whole row may go.
-        node: The node that made the rectangle.
-    """
-
-    ids: Ids
-    parents: Ids | None
-    node: str
-
-
-@dataclass(frozen=True, eq=False)
-class Product:
-    """The work of one contraction: MACs = factor x the number of kept indices on each axis / kept groups.
-
-    Attributes:
-        node: Node name.
-        factor: Multiplications per index combination (spatial positions, kernel taps, batch 1).
-        axes: Id arrays of the axes that can shrink.
-        groups: Id array of shape (groups, width): the product is divided by the rows still alive; None for one group.
-    """
-
-    node: str
-    factor: float
-    axes: tuple[Ids, ...]
-    groups: Ids | None = None
-
-
-@dataclass
-class Records:
-    """What rules note down beside ties: rows, sources and costs.
-
-    `zero` tells which tensors written so far vanish with their weights, `weights` which depend on initializers alone
-    (see `zeros`).
-    """
-
-    rows: list[Rows] = field(default_factory=list)
-    sources: list[tuple[Ids, str]] = field(default_factory=list)
-    products: list[Product] = field(default_factory=list)
-    zero: dict[str, bool] = field(default_factory=dict)
-    weights: set[str] = field(default_factory=set)
 
 
 class Op:
@@ -129,8 +81,8 @@ class Op:
         return shape
 
     def value(self, i: int) -> Array | None:
-        """The known or half-known value of a small input, or None."""
-        return self.model.values.get(self.node.input[i]) if self.has(i) else None
+        """The known or half-known value of an input, or None."""
+        return self.model.known(self.node.input[i]) if self.has(i) else None
 
     def exact(self, i: int, what: str) -> list[int]:
         """The fully known integers of input `i`.
@@ -177,6 +129,18 @@ class Op:
         self.ties.tie(axis.ids, parent.ids[..., None])
         return Axis()
 
+    def mixes(self, axes: Axes, k: int, tensor: str, reason: str) -> Axis:
+        """Axis `k`, whose indices the operator mixes with each other.
+
+        Fixed, unless the trace goes through such operators: then it comes back as it is, and the node is noted, for
+        from fewer indices it computes something else. An axis that another's rows run over stays as it is.
+        """
+        ids = axes[k].ids
+        if ids is None or not self.records.through or any(k in axis.by for axis in axes):
+            return self.fix(axes, k, tensor, reason)
+        self.records.mixed.setdefault(self.node.output[0], []).append((k, ids))
+        return axes[k]
+
     def fix_rest(self, axes: Axes, free: Sequence[int], tensor: str, reason: str) -> None:
         """Fix every axis but the `free` ones, innermost first."""
         for k in reversed(range(len(axes))):
@@ -205,6 +169,9 @@ class Op:
         """Tie two axes of equal size that are combined element by element."""
         if a.ids is None or b.ids is None:
             return self.join_frozen(a, b)
+        over = [axis for axis in a.by if axis in b.by]
+        a, b = self.rows_over(a, over), self.rows_over(b, over)
+        assert a.ids is not None and b.ids is not None
         if a.by == b.by and a.ids.shape == b.ids.shape:
             self.ties.tie(a.ids, b.ids)
             return a
@@ -214,6 +181,15 @@ class Op:
             raise CannotTrace(f"{self.kind} combines axes of sizes {a.ids.size} and {b.ids.size}")
         self.ties.tie(a.ids, b.ids)
         return a
+
+    def rows_over(self, axis: Axis, over: Sequence[int]) -> Axis:
+        """An axis in rows over some axes only: along the others, rows are tied position by position."""
+        ids = axis.ids
+        for depth in reversed(range(len(axis.by))):
+            if ids is not None and axis.by[depth] not in over:
+                self.ties.tie(ids, np.take(ids, [0], axis=depth))
+                ids = np.take(ids, 0, axis=depth)
+        return Axis(ids, tuple(b for b in axis.by if b in over), axis.cause)
 
     def join_frozen(self, a: Axis, b: Axis) -> Axis:
         """Freeze the live one of two axes because the other is frozen."""
@@ -229,11 +205,17 @@ class Op:
         """Labels for an axis along which a tensor repeats one value: fresh where the size is known."""
         return Axis(self.ties.fresh(size)) if isinstance(size, int) and size > 1 else Axis()
 
-    def rows(self, ids: Ids, parents: Ids | None = None) -> None:
-        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers."""
+    def rows(self, ids: Ids, parents: Ids | None = None, *, same: bool = False) -> None:
+        """Note that the rows of `ids` (last dimension: one row) must lose equal numbers.
+
+        Args:
+            ids: Shape (..., width).
+            parents: Ids that stand for whole rows, shape (...): a row may then also go whole, with its parent.
+            same: Prefer that all rows keep the same positions, so that one list tells what they lost.
+        """
         if ids.ndim > 1 and ids.shape[-1] >= 1:
             wide = ids.reshape(-1, ids.shape[-1])
-            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name))
+            self.records.rows.append(Rows(wide, None if parents is None else parents.ravel(), self.name, same))
 
     def source(self, axis: Axis) -> Axis:
         """Note that this weight axis produces channels: filters are ranked along it."""
@@ -280,6 +262,10 @@ class Op:
         """Axes without the ones in `gone`, which must be of size 1 or reduced over."""
         for k in sorted(gone, reverse=True):
             self.fix(axes, k, self.name_in(i), f"{self.kind} removes this axis")
+        return self.without(axes, gone)
+
+    def without(self, axes: Axes, gone: Sequence[int]) -> Axes:
+        """The other axes, once those in `gone` were fixed or mixed."""
         axes = tuple(self.without_rows(axes, k, gone) for k in range(len(axes)))
         left = [k for k in range(len(axes)) if k not in gone]
         return self.permuted(axes, left)
@@ -287,14 +273,7 @@ class Op:
     def without_rows(self, axes: Axes, k: int, gone: Sequence[int]) -> Axis:
         """Axis `k` no longer in rows over axes that disappear: those rows are tied position by position."""
         axis = axes[k]
-        lost = [depth for depth, b in enumerate(axis.by) if b in gone]
-        if axis.ids is None or not lost:
-            return axis
-        ids = axis.ids
-        for depth in reversed(lost):
-            self.ties.tie(ids, np.take(ids, [0], axis=depth))
-            ids = np.take(ids, 0, axis=depth)
-        return Axis(ids, tuple(b for b in axis.by if b not in gone))
+        return self.rows_over(axis, [b for b in axis.by if b not in gone]) if set(axis.by) & set(gone) else axis
 
     def inserted(self, axes: Axes, at: Sequence[int]) -> Axes:
         """Axes with fixed size-1 axes inserted at the output positions `at`."""
@@ -321,35 +300,43 @@ class Op:
             return Axis(np.take(axis.ids, index, axis=axis.by.index(k)), axis.by)
         return axis
 
-    def merged(self, axes: Axes, members: Sequence[int], shape: Shape, tensor: str) -> Ids | None:
+    def merged(
+        self, axes: Axes, members: Sequence[int], sizes: Sequence[int], tensor: str, *, dealt: bool = False
+    ) -> Ids | None:
         """The ids of several neighbouring axes flattened into one; None when all are frozen.
 
         Two axes that could shrink independently would leave a pattern no single axis can lose, so all but one freeze.
+
+        Args:
+            axes: Labels of the tensor.
+            members: The axes, in order.
+            sizes: Their sizes; for an axis of unknown size, over how many indices its labels repeat.
+            tensor: The tensor's name.
+            dealt: Whether the node can deal out again what rows of other axes than the leading ones keep, as a channel
+                shuffle does: each row may then keep positions of its own.
         """
         live = [k for k in members if axes[k].ids is not None]
         if not live:
             return None
-        sizes = [shape[k] for k in members]
-        if not all(isinstance(s, int) for s in sizes):
-            for k in live:
-                self.fix(axes, k, tensor, "merged with an axis of unknown size")
-            return None
-        if math.prod(cast(list[int], sizes)) > LONGEST:
+        if math.prod(sizes) > LONGEST:
             for k in live:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"merged into more than {LONGEST} indices", tensor, k)
             return None
-        leaf = max(live, key=lambda k: (len(axes[k].by), -k))
+        leaf = leaf_of(axes, live)
         axis = axes[leaf]
         for k in live:
             if k != leaf and k not in axis.by:
                 self.freeze_ids(cast(Ids, axes[k].ids), f"{self.kind} merges it with another axis", tensor, k)
-        ordered = list(axis.by) == sorted(axis.by) and all(b < leaf for b in axis.by)
-        if axis.by and not (ordered and set(axis.by) <= set(members)):
-            for b in axis.by:  # interleaved: rows must keep the same positions, and no row may go alone
+        if axis.by and live == [leaf] and not set(axis.by) & set(members):
+            self.fix(axes, leaf, tensor, f"{self.kind} merges it with another axis")
+            return None
+        if axis.by and not (in_order(axis, leaf) and set(axis.by) <= set(members)):
+            for b in axis.by:  # interleaved: no row may go alone
                 if axes[b].ids is not None:
                     self.freeze_ids(cast(Ids, axes[b].ids), f"{self.kind} interleaves it", tensor, b)
-            axis = self.plain(axes, leaf)
-        return spread(axis, leaf, members, cast(list[int], sizes)).ravel()
+            if not (dealt and set(axis.by) <= set(members)):
+                axis = self.plain(axes, leaf)  # and rows must keep the same positions
+        return spread(axis, leaf, members, sizes).ravel()
 
     def row_ids(self, ids: Ids, depth: int) -> Ids:
         """Fresh ids for the rows of an array: one for each index of its first `depth` dimensions, equal for equal rows.

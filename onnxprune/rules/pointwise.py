@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.registry import rule
 
-UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid
-HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh
-Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu""".split()
+UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu
+HardSigmoid HardSwish Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign
+Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu""".split()
 BROADCAST = """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max
-Mean Min Mod Mul Or Pow PRelu Sub Sum Where Xor""".split()
+Mean Min Mod Mul Or Pow PRelu Sub Sum SwiGLU Where Xor""".split()
 
 
 @rule(*UNARY)
@@ -29,7 +31,17 @@ def legacy_scale(op: Op) -> Sequence[Axes]:
     return [(op.plain(x, 0), *(Axis() for _ in x[1:]))]
 
 
-@rule("Clip", "CastLike", "Dropout")
+@rule("Dropout")
+def dropout(op: Op) -> Sequence[Axes]:
+    """Element by element while it passes everything; one that drops at random freezes."""
+    training = op.value(2) if op.has(2) else np.array(False)
+    ratio = op.value(1) if op.has(1) else np.array(0.5)
+    if (training is None or training.any()) and (ratio is None or ratio.any()):
+        raise CannotTrace("Dropout in training mode draws a random number for each element, in their order")
+    return [op.input(0)] * op.outputs
+
+
+@rule("Clip", "CastLike")
 def first_input(op: Op) -> Sequence[Axes]:
     """The first input, element by element; further inputs are scalars or only lend a type."""
     return [op.input(0)] * op.outputs

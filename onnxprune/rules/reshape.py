@@ -7,11 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.labels import LONGEST, Axes, Axis, varies
-from onnxprune.model import Shape
-from onnxprune.rules.edit import Edit
+from onnxprune.labels import Axes, Axis, Ids, in_order, leaf_of, spread, varies
+from onnxprune.model import Dim, Shape
+from onnxprune.rules.edit import Edit, Mask
 from onnxprune.rules.op import CannotTrace, Op
 from onnxprune.rules.registry import resize, rule
+
+MANY = 2**20  # rows over every pixel of an image are not worth their memory: tied, they keep the same positions
 
 
 @rule("Reshape", "Flatten")
@@ -36,15 +38,20 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
     axis, before, after = x[k], op.shape(0), op.out_shape()
     over = [run for run in runs if set(run[0]) & set(axis.by)]
     members, homes = [m for ins, _ in over for m in ins], [h for _, outs in over for h in outs]
-    old, new = (
-        [d for m in members if isinstance(d := before[m], int)],
-        [d for h in homes if isinstance(d := after[h], int)],
-    )
-    size = math.prod(old) * (0 if axis.ids is None else axis.ids.shape[-1])
-    if axis.ids is None or len(old) != len(members) or len(new) != len(homes) or size > LONGEST:
-        return op.plain(x, k)
+    old: list[int] = []
+    new: list[int] = []
+    for ins, outs in over:
+        sizes = known_sizes(x, ins, before)
+        cut = None if sizes is None else divided(math.prod(sizes), [after[h] for h in outs])
+        if sizes is None or cut is None:
+            return op.plain(x, k)
+        old, new = old + sizes, new + cut
+    if axis.ids is None:
+        return axis
     ids = np.transpose(axis.ids, [*np.argsort(axis.by), axis.ids.ndim - 1])
     ids = np.expand_dims(ids, [d for d, m in enumerate(members) if m not in axis.by])
+    if math.prod(new) * ids.shape[-1] > MANY:
+        return op.plain(x, k)
     full = np.broadcast_to(ids, (*old, ids.shape[-1])).reshape(*new, ids.shape[-1])
     moving = [d for d in varies(full) if d < len(homes)]
     core = full[tuple(slice(None) if d in moving else 0 for d in range(len(homes)))]
@@ -54,19 +61,68 @@ def carried(op: Op, x: Axes, k: int, runs: Sequence[tuple[list[int], list[int]]]
 def reshape_run(op: Op, x: Axes, ins: list[int], outs: list[int], out: list[Axis]) -> None:
     """Move the labels of one run of axes."""
     before, after = op.shape(0), op.out_shape()
-    flat = op.merged(x, ins, before, op.name_in(0))
+    given = known_sizes(x, ins, before)
+    sizes = None if given is None else divided(math.prod(given), [after[k] for k in outs])
+    if given is None or sizes is None:
+        if (axis := innermost(op, x, ins, outs)) is not None:
+            out[outs[-1]] = axis
+            return
+        for k in reversed(ins):
+            op.fix(x, k, op.name_in(0), "merged with an axis of unknown size")
+        return
+    flat = op.merged(x, ins, given, op.name_in(0), dealt=len(outs) == 1)
     if flat is None:
         return
-    sizes = [d for k in outs if isinstance(d := after[k], int)]
-    if len(sizes) != len(outs):
-        op.freeze_ids(flat, "reshaped into an axis of unknown size", op.name_in(0), ins[0])
-    elif math.prod(sizes) != flat.size:
-        raise CannotTrace(f"{op.kind} makes {math.prod(sizes)} indices of {flat.size}")
-    elif len(outs) == 1:
+    if len(outs) == 1:
         out[outs[0]] = Axis(flat)
     elif outs:
         for k, axis in zip(outs, op.split(flat, sizes, outs[0]), strict=True):
             out[k] = axis
+        home = out[outs[0]].ids
+        if not isinstance(after[outs[0]], int) and home is not None:  # heads, merged with a batch of unknown size
+            out[outs[0]] = op.freeze_ids(home, "merged with an axis of unknown size", op.node.output[0], outs[0])
+
+
+def known_sizes(x: Axes, members: Sequence[int], shape: Shape) -> list[int] | None:
+    """The sizes of neighbouring axes, as far as labels run along them; None where that cannot be said.
+
+    A leading axis of unknown size is a batch, or a batch merged with heads: what the labels of other axes say along it
+    repeats, and one repetition counts.
+    """
+    sizes = [d for k in members if isinstance(d := shape[k], int)]
+    if len(sizes) == len(members):
+        return sizes
+    first = members[0]
+    repeats = {a.ids.shape[a.by.index(first)] for a in x if a.ids is not None and first in a.by} or {1}
+    unknown_first = len(sizes) == len(members) - 1 and not isinstance(shape[first], int)
+    return [repeats.pop(), *sizes] if unknown_first and len(repeats) == 1 else None
+
+
+def divided(total: int, dims: Sequence[Dim]) -> list[int] | None:
+    """Sizes that multiply to `total`, the first of several may be unknown; None where there are none."""
+    rest = [d for d in dims[1:] if isinstance(d, int)]
+    first = dims[0] if dims else None
+    if len(rest) < len(dims) - 1 or not (isinstance(first, int) or rest):
+        return None
+    lead = first if isinstance(first, int) else total // max(1, math.prod(rest))
+    return [lead, *rest] if lead * math.prod(rest) == total else None
+
+
+def innermost(op: Op, x: Axes, ins: list[int], outs: list[int]) -> Axis | None:
+    """The last axis of a run of unknown size, where its old or its new size divides the other; None where neither does.
+
+    Whatever stands before it, index i of the shorter one is every index of the longer one that leaves the rest i.
+    """
+    if not ins or not outs or x[ins[-1]].ids is None:
+        return None
+    old, new = op.shape(0)[ins[-1]], op.out_shape()[outs[-1]]
+    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 2 or (old % new and new % old):
+        return None
+    last = op.plain(x, ins[-1]).ids
+    assert last is not None
+    for k in reversed(ins[:-1]):
+        op.fix(x, k, op.name_in(0), "merged with an axis of unknown size")
+    return Axis(op.collapse(last.reshape(-1, new)) if new < old else np.tile(last, new // old))
 
 
 def segments(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
@@ -122,18 +178,51 @@ def equal_run(ins: list[int], outs: list[int], before: Shape, after: Shape) -> t
     return None
 
 
-@resize("Reshape")
+@resize("Reshape", "Flatten")
 def resize_reshape(edit: Edit) -> None:
-    """The target's entries for shrunken axes become their new sizes."""
+    """The target's entries for shrunken axes become their new sizes; what rows keep is dealt out in order again."""
     name = edit.node.output[0]
     if not edit.changed(name) and not edit.changed(edit.node.input[0]):
         return
     after, dense = edit.pruned_shape(name), edit.shape(name)
-    if len(edit.node.input) < 2:
+    if len(edit.node.input) > 1:
+        edit.patch_sizes(1, dense, after)
+    elif edit.node.op_type == "Reshape":
         stored = zip(after, edit.attr("shape"), strict=True)
         edit.set_attr("shape", [size if isinstance(size, int) else entry for size, entry in stored])
-        return
-    edit.patch_sizes(1, dense, after)
+    deal_out(edit)
+
+
+def deal_out(edit: Edit) -> None:
+    """Bring what was flattened across rows into the order of its labels.
+
+    A channel shuffle deals the first, second, third ... index that every row keeps. Where rows keep different
+    positions, that is not the order of the dense model.
+    """
+    x, before = edit.axes(edit.node.input[0]), edit.shape(edit.node.input[0])
+    for ins, outs in segments(before, edit.shape(edit.node.output[0])):
+        live = [k for k in ins if x[k].ids is not None]
+        if len(outs) != 1 or not live or in_order(x[leaf_of(x, live)], leaf_of(x, live)):
+            continue
+        if not set(x[leaf_of(x, live)].by) <= set(ins):  # merged without its rows, which keep the same positions then
+            continue
+        leaf, sizes = leaf_of(x, live), [d for k in ins if isinstance(d := before[k], int)]
+        kept = edit.keep[spread(x[leaf], leaf, ins, sizes)]
+        order = np.argsort(dealt_order(kept, ins.index(leaf)))
+        if not np.array_equal(order, np.arange(order.size)):
+            edit.pick_output(order, outs[0])
+
+
+def dealt_order(kept: Mask, leaf: int) -> Ids:
+    """Dense flat positions of the kept entries, in the order in which flattening the cut array gives them.
+
+    Args:
+        kept: Which entries of the dense array stay; equally many along `leaf`, whatever the other indices.
+        leaf: The axis that was cut.
+    """
+    rows = np.moveaxis(kept, leaf, -1)
+    flat = np.moveaxis(np.arange(kept.size).reshape(kept.shape), leaf, -1)
+    return np.moveaxis(flat[rows].reshape(*rows.shape[:-1], -1), -1, leaf).ravel()
 
 
 @rule("DepthToSpace")

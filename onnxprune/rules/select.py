@@ -159,12 +159,31 @@ def gather(op: Op) -> Sequence[Axes]:
         op.fix(x, axis, op.name_in(0), "Gather's indices are computed while the model runs")
         return [replaced(op, tuple(op.without_rows(x, k, (axis,)) for k in range(len(x))), axis, rank)]
     at = index.astype(np.int64) % size
-    if rank == 1:
-        return [cut(op, x, axis, at)]
-    op.fix(x, axis, op.name_in(0), "Gather takes single indices from this axis")
+    if rank == 1 or (rank and at.size == max(at.shape) > 1):  # a list, perhaps with axes of size 1 beside it
+        beside = [axis + d for d in range(rank) if d != int(np.argmax(at.shape))]
+        return [op.inserted(cut(op, x, axis, at.ravel()), beside)]
     if rank == 0:
-        return [replaced(op, tuple(one_row(a, axis, int(at)) for a in x), axis, 0)]
-    return [replaced(op, tuple(op.without_rows(x, k, (axis,)) for k in range(len(x))), axis, rank)]
+        return [single(op, x, axis, int(at))]
+    return [rearranged(op, x, axis, at)]
+
+
+def single(op: Op, x: Axes, k: int, at: int) -> Axes:
+    """Axes after one index was taken from axis `k`: that one stays, for no empty axis would be left behind."""
+    ids = x[k].ids
+    if x[k].by:
+        op.fix(x, k, op.name_in(0), "Gather takes single indices from this axis")
+    elif ids is not None:
+        op.freeze_ids(ids[[at]], "Gather takes this single index", op.name_in(0), k)
+    return replaced(op, tuple(one_row(a, k, at) for a in x), k, 0)
+
+
+def rearranged(op: Op, x: Axes, k: int, at: Ids) -> Axes:
+    """Axes after a table of indices was taken from axis `k`: it becomes several axes, in rows."""
+    picked, left = op.plain(x, k), tuple(op.without_rows(x, j, (k,)) for j in range(len(x)))
+    out = list(replaced(op, left, k, at.ndim))
+    if picked.ids is not None and at.size:
+        out[k : k + at.ndim] = op.split(picked.ids[at].ravel(), at.shape, k)
+    return tuple(out)
 
 
 def replaced(op: Op, axes: Axes, k: int, rank: int) -> Axes:
@@ -185,8 +204,10 @@ def one_row(axis: Axis, k: int, at: int) -> Axis:
 def resize_gather(edit: Edit) -> None:
     """Indices are renumbered; those of removed positions go."""
     axes = edit.axes(edit.node.input[0])
-    axis, index = axes[edit.attr("axis", 0) % len(axes)], edit.value(1)
+    k, index = edit.attr("axis", 0) % len(axes), edit.value(1)
+    axis = axes[k]
     if axis.ids is None or index is None or edit.kept(axis).all():
         return
-    dense = (index.astype(np.int64) % axis.ids.shape[-1]).tolist()
-    edit.set_input(1, np.array(edit.positions(axis, dense), dtype=index.dtype))
+    dense = (index.astype(np.int64) % axis.ids.shape[-1]).ravel().tolist()
+    table = [d for d in edit.pruned_shape(edit.node.output[0])[k : k + index.ndim] if isinstance(d, int)]
+    edit.set_input(1, np.array(edit.positions(axis, dense), dtype=index.dtype).reshape(table))

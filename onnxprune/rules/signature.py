@@ -3,8 +3,9 @@
     axes("BatchNormalization", "n c ..., c, c, c, c -> n c ...")
 
 Inputs and outputs are separated by commas, axes by spaces. The same letter in several places ties those axes. `...`
-stands for any number of axes that pass one by one, `*` for any number that the operator mixes, so they keep their size.
-Trailing inputs and outputs may be absent.
+stands for any number of axes that pass one by one, `*` for any number that the operator mixes, so they keep their size,
+`_` for one such axis; `~` for any number that it normalises over: they keep their size, too, unless the trace goes
+through normalisations. Trailing inputs and outputs may be absent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from onnxprune.rules.registry import RULES, Rule
 
 Key = tuple[str, int]
 Bound = dict[Key, Axis]
-SPANNING = ("...", "*")
+SPANNING = ("...", "*", "~")
+MIXED = ("*", "_", "~")
 
 
 def axes(name: str, signature: str, *, family: str, domain: str = "") -> None:
@@ -54,13 +56,16 @@ def read(op: Op, i: int, letters: Sequence[str], bound: Bound) -> None:
     """Bind the axes of one input to its letters. Mixed axes are fixed first, innermost first, so that rows resolve."""
     x = op.input(i)
     keys = list(spell(letters, len(x)))
+    passed: dict[int, Axis] = {}
     for (letter, _), k in reversed(keys):
-        if letter == "*":
-            op.fix(x, k, op.name_in(i), f"{op.kind} mixes this axis with itself")
+        if letter in MIXED:
+            hold = op.mixes if letter == "~" else op.fix
+            passed[k] = hold(x, k, op.name_in(i), f"{op.kind} mixes this axis with itself")
     for key, k in keys:
-        if key[0] != "*":
-            axis = op.plain(x, k)
-            bound[key] = op.join(bound[key], axis) if key in bound else axis
+        if key[0] in MIXED and (key[0] != "~" or passed[k].ids is None):
+            continue
+        axis = passed[k] if k in passed else op.plain(x, k)
+        bound[key] = op.join(bound[key], axis) if key in bound else axis
 
 
 def spell(letters: Sequence[str], rank: int) -> Iterator[tuple[Key, int]]:

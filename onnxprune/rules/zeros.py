@@ -8,20 +8,24 @@ them and their weights: a projection, a bias, a rotation keep zero; `elu(x) + 1`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from onnxprune.labels import Axis
+from onnxprune.labels import Axes, Axis
 from onnxprune.rules.op import Op
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(
-    """Abs Asin Atan BatchNormalization Cast Ceil Celu DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather Gelu
-    GlobalAveragePool GlobalMaxPool HardSwish Identity InstanceNormalization LeakyRelu MaxPool AveragePool Mish Neg
-    PRelu QuantizeLinear ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round Selu Shrink Sign Sin Sinh Slice
-    Softsign Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Upsample""".split()
+    """Abs Asin Atan AveragePool BatchNormalization Cast Ceil Celu Col2Im Compress CumSum DFT DepthToSpace
+    DequantizeLinear Dropout Elu Erf Expand Flatten Floor Gather GatherElements GatherND Gelu GlobalAveragePool
+    GlobalLpPool GlobalMaxPool GridSample HardSwish Identity InstanceNormalization LeakyRelu LpPool MaxPool
+    MaxRoiPool Mish Neg PRelu QuantizeLinear ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum
+    ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign Round STFT Selu Shrink Sign Sin Sinh Slice Softsign
+    SpaceToDepth Split Sqrt Squeeze Swish Tan Tanh ThresholdedRelu Tile Transpose Trilu Unsqueeze Upsample""".split()
 )
-ANY, ALL = frozenset({"Mul"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "FusedConv", "Gemm", "MatMul"})
+ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "DeformConv", "FusedConv", "Gemm", "MatMul"})
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:
@@ -52,6 +56,18 @@ def note_zeros(op: Op) -> None:
     if inputs and all(is_weight(op, n) for n in inputs):
         op.records.weights.update(op.node.output)
     op.records.zero.update(dict.fromkeys(op.node.output, decide(op, inputs)))
+
+
+def note_mixed(op: Op, outputs: Sequence[Axes]) -> None:
+    """Record, after a node was traced through that mixes an axis with itself, what holds instead.
+
+    Such a node is compared on what stays alone, with zeros beside it (see `reference`). So its outputs vanish with
+    their weights where they still have the axis; a mean over it does not.
+    """
+    for name, axes in zip(op.node.output, outputs, strict=False):
+        if mixed := op.records.mixed.get(op.node.output[0]):
+            same = len(axes) == len(op.input(0))
+            op.records.zero[name] = same and all(axes[k].ids is not None for k, _ in mixed)
 
 
 def decide(op: Op, inputs: list[str]) -> bool:

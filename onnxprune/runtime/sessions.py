@@ -267,4 +267,8 @@ def refusals(what: str, where: str) -> Iterator[None]:
             remedy = "feed every input an array of its type and shape"
             raise DataError(f"onnxruntime {what} on this data: {brief(error)}", where=where, remedy=remedy) from error
         remedy = "check the model with onnx.checker, or try another onnxruntime version"
+        if "Could not find an implementation" in str(error):
+            remedy = (
+                "it has no kernel for this operator in the model's element type: convert the model to float32 first"
+            )
         raise RuntimeUnavailable(f"onnxruntime {what}: {brief(error)}", where=where, remedy=remedy) from error

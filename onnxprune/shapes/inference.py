@@ -76,12 +76,17 @@ class Inference:
         for info in graph.input:
             self.types[info.name] = self.named(info.type)
         self.exact: set[str] = set()
+        self.weights: set[str] = set()
         for tensor in graph.initializer:
-            self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
-            weight = model.weights.get(tensor.name)
-            if weight is not None and weight.size <= SMALL:
-                self.values[tensor.name] = weight
-        self.weights = set(model.weights)
+            self.add_weight(tensor, model.weights.get(tensor.name))
+
+    def add_weight(self, tensor: onnx.TensorProto, weight: Array | None) -> None:
+        """Take note of an initializer, as described by `tensor`."""
+        self.types[tensor.name] = tensor_type(tensor.data_type, tuple(tensor.dims))
+        if weight is not None:
+            self.weights.add(tensor.name)
+        if weight is not None and weight.size <= SMALL:
+            self.values[tensor.name] = weight
 
     def shape(self, name: str) -> Shape | None:
         """Dimensions of a tensor, or None."""
@@ -136,8 +141,10 @@ class Inference:
             data = {n: as_tensor(self.values[n], n) for n in node.input if known(self.values.get(n))}
             found: Mapping[str, TypeProto] = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
         except REFUSALS as error:
-            if isinstance(error, MISFITS) and node.output and all(self.shape(n) is not None for n in node.input if n):
-                self.misfits[node.output[0]] = " ".join(str(error).split())
+            why = " ".join(str(error).split())
+            known_inputs = all(self.shape(n) is not None for n in node.input if n)
+            if isinstance(error, MISFITS) and node.output and known_inputs and "unsupported type" not in why:
+                self.misfits[node.output[0]] = why  # types are another matter: runtimes take more than the standard
             return {}
         return found
 
@@ -178,8 +185,9 @@ class Inference:
         kind = self.types[node.output[0]].tensor_type.elem_type if node.output[0] in self.types else 0
         if kind not in (onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.BOOL):
             return None
-        sizes = [d for d in self.shape(node.output[0]) or (None,) if isinstance(d, int)]
-        if len(sizes) != len(self.shape(node.output[0]) or (None,)) or volume(sizes) > SMALL:
+        shape = self.shape(node.output[0])
+        sizes = [d for d in shape or () if isinstance(d, int)]
+        if shape is None or len(sizes) != len(shape) or volume(sizes) > SMALL:
             return None
         names = [n for n in node.input if n]
         result: Any = ReferenceEvaluator(node, opsets=self.opsets).run(None, dict(zip(names, inputs, strict=True)))

@@ -136,6 +136,9 @@ PARTIAL_SHAPES: Mapping[str, Callable[[Known, onnx.NodeProto], Shape | None]] = 
     "Slice": sliced,
     "ImageScaler": like_input,
     "Affine": like_input,
+    "CausalConvWithState": like_input,
     "GroupNormalization": like_input,
+    "MeanVarianceNormalization": like_input,
+    "RotaryEmbedding": like_input,
     "Crop": cropped,
 }

@@ -7,7 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-from onnxprune.plan.counts import Classes, classify, closed, program, solve
+from onnxprune.plan.counts import Classes, classes_of, closed, program, solve
+from onnxprune.plan.rows import equal, tabulate
+from onnxprune.trace import Dependencies
 from tests import graphs
 
 Ints = np.ndarray
@@ -148,10 +150,15 @@ def test_rows_that_cannot_be_equal_leave_the_group_whole() -> None:
     assert counts.tolist() == [2, 1] and note == "left whole: its rows cannot lose equal numbers"
 
 
+def classify(dependencies: Dependencies) -> list[Classes]:
+    """The classes of every group when its rows lose equal numbers."""
+    return [classes_of(table, equal(table)) for table in tabulate(dependencies, dependencies.groups)]
+
+
 @pytest.mark.parametrize("name", graphs.ALL)
 def test_classes_divide_a_group_by_the_axes_its_units_lie_on(name: str) -> None:
     dependencies = graphs.traced(graphs.ALL[name]())
-    for group, classes in zip(dependencies.groups, classify(dependencies, dependencies.groups), strict=True):
+    for group, classes in zip(dependencies.groups, classify(dependencies), strict=True):
         assert classes.of.shape == group.units.shape
         assert np.array_equal(np.bincount(classes.of), classes.size)
         dense = [dependencies.unit[s.ids].size for s in group.sources]
@@ -164,6 +171,6 @@ def test_classes_divide_a_group_by_the_axes_its_units_lie_on(name: str) -> None:
 
 def test_each_row_of_a_grouped_convolution_is_a_class() -> None:
     dependencies = graphs.traced(graphs.grouped())
-    found = dict(zip([g.name for g in dependencies.groups], classify(dependencies, dependencies.groups), strict=True))
-    assert found["groups.w"].size.tolist() == [4, 4, 4] and len(found["groups.w"].rows) == 1
+    found = dict(zip([g.name for g in dependencies.groups], classify(dependencies), strict=True))
+    assert found["reduce.w"].size.tolist() == [4] * 6 and len(found["reduce.w"].rows) == 2
     assert found["stem.w"].size.tolist() == [8] and not found["stem.w"].rows

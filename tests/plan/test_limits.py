@@ -68,6 +68,20 @@ def test_any_source_of_a_group_names_it(traced: dict) -> None:
         assert not by_name(chosen(traced["residual"], Target(ratio=0.3), skip=(name,)))["b2.w"].removed
 
 
+def test_a_source_names_one_of_two_groups_that_share_a_weight() -> None:
+    net = graphs.Net()
+    h = net.op("MatMul", [net.dense("x", "u", 6, 10), net.weight("w", 6, 8)], "tall")
+    back = net.op("Transpose", ["w"], "w.t", perm=[1, 0])
+    h = net.op("MatMul", [net.dense(net.op("Relu", [h], "r"), "v", 8, 8), back], "wide")
+    net.dense(net.op("Relu", [h], "s"), "y0", 4, 6, "y")
+    dependencies = graphs.traced(net.model(["N", 10], ["N", 4]))
+    sources = [f"{s.tensor}:{s.axis}" for g in dependencies.groups for s in g.sources if s.tensor == "w"]
+    assert sorted(sources) == ["w:0", "w:1"] and len(dependencies.groups) == 2
+    for source in sources:
+        found = chosen(dependencies, Target(ratio=0.5), skip=(source,))
+        assert [source in g.sources for g in found.groups] == [not g.removed for g in found.groups]
+
+
 def test_a_name_with_brackets_names_itself() -> None:
     proto = graphs.chain()
     proto.graph.node[0].name = "stages[0].conv"

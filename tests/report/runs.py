@@ -47,7 +47,8 @@ def run(proto: onnx.ModelProto, ratio: float = 0.4, latency: Comparison | None =
     removed = chosen.removed(dependencies)
     gone = removal(dependencies, removed)
     names = ("in.onnx", "out.onnx")
-    report = make_report(dependencies, chosen, removed, gone, equal(), latency, names=names)
+    report = make_report(dependencies, chosen, removed, gone, equal(), names=names)
+    report = report.timed(latency) if latency else report
     return Run(dependencies, chosen, removed, rewrite(dependencies, removed), report)
 
 

@@ -15,8 +15,8 @@ from tests.graphs import ALL
 from tests.report.runs import Run, odd, oddities, run
 
 KEYS = set(
-    "schema onnxprune model output before after removed removed_per_group frozen verified latency accuracy settings "
-    "groups environment".split()
+    "schema onnxprune model output before after removed removed_per_group copies frozen verified latency accuracy "
+    "settings groups environment isolated".split()
 )
 BUILDS = {**ALL, "oddities": oddities}
 

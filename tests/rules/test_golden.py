@@ -18,22 +18,29 @@ from pathlib import Path
 import pytest
 
 from onnxprune.labels import Ids
-from onnxprune.trace import Dependencies, Group, trace
+from onnxprune.trace import Dependencies, Family, Group, trace
 from tests.rules.cases import CASES, FAMILIES, Case
 
 GOLDEN = Path(__file__).with_name("golden")
 
 
 def render(case: Case) -> str:
-    dependencies = trace(case.model())
+    dependencies = trace(case.model(), through_norms=case.through)
     parts = [map(group_text, dependencies.groups), labels_text(dependencies), reasons_text(dependencies)]
     return " | ".join([case.name, *("; ".join(part) for part in parts)]).rstrip(" |")
 
 
 def group_text(group: Group) -> str:
     sources = ", ".join(f"{s.tensor}:{s.axis}" for s in group.sources)
-    rows = "".join(f" rows {'/'.join(map(units_text, family))}" for family in group.rows)
-    return f"{group.name}: {units_text(group.units)} ({sources}){rows}"
+    return f"{group.name}: {units_text(group.units)} ({sources}){''.join(map(rows_text, group.rows))}"
+
+
+def rows_text(family: Family) -> str:
+    same, whole = (
+        " same" if family.same else "",
+        f" of {units_text(family.parents)}" if family.parents.max() >= 0 else "",
+    )
+    return f"{same} rows {'/'.join(map(units_text, family.members))}{whole}"
 
 
 def labels_text(dependencies: Dependencies) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The laws every operator's rule keeps, on every case and several random plans.
 
-1. Commute: the pruned model holds, in every tensor, the kept indices of what the masked model holds.
+1. Commute: the pruned model holds, in every tensor, the kept indices of what the masked model holds. Where a node mixes
+   an axis that shrinks with itself, that is the masked model in which it sees only what stays (`reference`).
 2. Non-interference: whatever stands in the removed indices, the kept ones do not change. Read off the labels alone,
    node by node and on the whole graph, so that a fault shared by masking and slicing shows.
 3. Conservation: an output's ids come from its node's inputs, or are new; there is one for each index.
@@ -33,16 +34,17 @@ from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array, Model
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
+from onnxprune.reference import restricted
 from onnxprune.rewrite import masked, removal, rewrite
 from onnxprune.rules import RULES
+from onnxprune.rules.op import Records
 from onnxprune.runtime import capture
 from onnxprune.trace import Dependencies, Mask, Tracer, trace
 from onnxprune.verify import check_standard
 from tests.rules.cases import CASES, Case
+from tests.rules.contractions import contracted_axes, contracts
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-5}
-# Which operand and which of its axes a contraction sums over.
-CONTRACTED = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "ConvTranspose": 0, "MatMul": -2, "MatMulInteger": -2}
 
 Tensors = Mapping[str, Array]
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -60,6 +62,16 @@ class Add(OpRun):
         return (a + b.reshape(b.shape + (1,) * (a.ndim - axis - b.ndim)) if broadcast else a + b,)
 
 
+class MeanVarianceNormalization(OpRun):
+    """The operator as its function body has it; that body's constants are float32, and nothing is cast to meet them."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, axes: tuple[int, ...] = (0, 2, 3)) -> tuple[Array]:
+        over = tuple(axes)
+        return ((x - x.mean(over, keepdims=True)) / (x.std(over, keepdims=True) + 1e-9),)
+
+
 def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
     """Every tensor of a model."""
     names = [o for node in model.proto.graph.node for o in node.output if o]
@@ -67,11 +79,10 @@ def evaluate(case: Case, model: Model, feeds: Tensors) -> dict[str, Array]:
         return dict(feeds) | dict(model.weights) | capture(model, feeds, names)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # removed indices may hold anything, logarithms of negative numbers included
-        found = ReferenceEvaluator(model.full(), new_ops=[Add] if case.opset < 7 else None).run(
-            None, dict(feeds), intermediate=True
-        )
+        new = [MeanVarianceNormalization, *([Add] if case.opset < 7 else [])]
+        found = ReferenceEvaluator(model.full(), new_ops=new).run(None, dict(feeds), intermediate=True)
     assert isinstance(found, dict)
-    return {name: np.asarray(value) for name, value in found.items() if name}
+    return {name: np.asarray(v) for name, v in found.items() if name and not isinstance(v, list)}  # no sequences
 
 
 def alone(
@@ -99,7 +110,8 @@ def wide(axes: Axes, k: int, shape: tuple[int, ...]) -> Ids:
     ids = axes[k].ids
     assert ids is not None
     for t, b in enumerate(axes[k].by):
-        ids = np.repeat(ids, shape[b] // ids.shape[t], axis=t)
+        times = shape[b] // ids.shape[t]  # the axis falls into blocks; where its size is open, rows repeat along it
+        ids = np.concatenate([ids] * times, axis=t) if axes[b].ids is None else np.repeat(ids, times, axis=t)
     order = [*axes[k].by, k]
     ids = np.transpose(ids, np.argsort(order))
     return ids.reshape([shape[d] if d in order else 1 for d in range(len(shape))])
@@ -114,11 +126,20 @@ def kept(axes: Axes | None, shape: tuple[int, ...], keep: Mask, only: int | None
     return mask
 
 
+def rows_first(axes: Axes, rank: int) -> list[int]:
+    """Tensor axes in an order in which no axis stands before those that its rows run over."""
+    order: list[int] = []
+    while len(order) < rank:
+        order.append(next(k for k in range(rank) if k not in order and (not axes or set(axes[k].by) <= set(order))))
+    return order
+
+
 def random_like(array: Array, rng: np.random.Generator) -> Array:
     """Random numbers of an array's type."""
     if array.dtype.kind == "f":
         return (3 * rng.normal(size=array.shape)).astype(array.dtype)
-    return rng.integers(0, 2 if array.dtype.kind == "b" else 100, array.shape).astype(array.dtype)
+    high = max(2, int(array.max(initial=0)) + 1)  # integers may be indices, so they stay in the range seen
+    return rng.integers(0, 2 if array.dtype.kind == "b" else high, array.shape).astype(array.dtype)
 
 
 def zero_points(model: Model) -> dict[str, Array]:
@@ -171,8 +192,8 @@ class Subject:
 
 def study(case: Case) -> Subject:
     """Trace a case and prune it several times."""
-    model, feeds = case.model(), case.feeds()
-    dependencies = trace(model)
+    dependencies, feeds = trace(case.model(), through_norms=case.through), case.feeds()
+    model = dependencies.model
     values = evaluate(case, model, feeds) | dict(model.weights) | feeds
     chosen = [(removed, rewrite(dependencies, removed)) for removed in removals(dependencies, case.name)]
     return Subject(case, dependencies, feeds, values, tuple(chosen))
@@ -185,9 +206,9 @@ def removals(dependencies: Dependencies, name: str) -> Iterator[Ids]:
     """Units chosen by random scores: so much of every group, all but one, and of each group another share."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     varied = tuple((group.name, (0.2 + 0.3 * i) % 1) for i, group in enumerate(dependencies.groups))
-    for aim, limits in [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)] + [
-        (None, Limits(layer_ratios=varied))
-    ]:
+    equal = [(Target(ratio=r), Limits()) for r in (0.2, 0.3, 0.5, 0.6, 0.99)]
+    whole = [(Target(ratio=r), Limits(rows="whole")) for r in (0.4, 0.6)]
+    for aim, limits in [*equal, *whole, (None, Limits(layer_ratios=varied))]:
         if not dependencies.groups:
             return
         scores = Scores("random", rng.random(dependencies.unit_count))
@@ -204,12 +225,15 @@ def commute(subject: Subject) -> None:
     for removed, pruned in subject.removals:
         keep = dependencies.keep(removed)
         small = evaluate(case, pruned, subject.feeds)
-        large = evaluate(case, masked(dependencies, removed), subject.feeds)
+        large = evaluate(case, restricted(dependencies, keep, masked(dependencies, removed)), subject.feeds)
         for name in [o for node in subject.nodes for o in node.output if o in small]:
             mask = kept(dependencies.labels.get(name), large[name].shape, keep)
             assert mask.sum() == small[name].size, f"{name}: {mask.sum()} entries stay, {small[name].shape} are there"
-            close(case, large[name][mask].reshape(small[name].shape), small[name], name)
-            stated = pruned.shapes[name]
+            order = rows_first(dependencies.labels.get(name) or (), large[name].ndim)
+            small_rows = small[name].transpose(order)
+            large_rows = large[name].transpose(order)[mask.transpose(order)].reshape(small_rows.shape)
+            close(case, large_rows, small_rows, name)
+            stated = pruned.shapes.get(name, small[name].shape)
             assert all(not isinstance(d, int) or d == n for d, n in zip(stated, small[name].shape, strict=True)), name
 
 
@@ -254,27 +278,19 @@ def fill(
         value, axes = np.array(values[name]), dependencies.labels.get(name)
         mask = kept(axes, value.shape, keep)
         value[~mask] = random_like(value, rng)[~mask]
-        axis = contracted_axis(node, value.ndim) if i == 1 else None
-        if axis is not None:
+        for axis in contracted_axes(node, i, value.ndim):
             cut = ~kept(axes, value.shape, keep, only=axis)
             value[cut] = np.broadcast_to(zeros.get(name, np.zeros((), value.dtype)), value.shape)[cut]
         found.append(value)
     return found
 
 
-def contracted_axis(node: onnx.NodeProto, rank: int) -> int | None:
-    """The axis of a contraction's second operand that is summed over."""
-    if node.op_type == "Gemm":
-        return int(any(a.name == "transB" and a.i for a in node.attribute))
-    axis = CONTRACTED.get(node.op_type)
-    return None if axis is None else 0 if rank == 1 else axis % rank
-
-
 def interference_free(subject: Subject) -> None:
     case, dependencies, values = subject.case, subject.dependencies, subject.values
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
-        for node in subject.nodes:
+        mixing = {node.output[0] for node in dependencies.approximate(keep)}  # on the whole graph they are looked at
+        for node in [n for n in subject.nodes if n.output[0] not in mixing]:
             if all(kept(dependencies.labels.get(n), values[n].shape, keep).all() for n in node.input if n):
                 continue
             one, two = (
@@ -293,22 +309,23 @@ def cut_off(subject: Subject) -> None:
         return  # such a product has no weights to zero; node by node it is tested all the same
     for removed, _ in subject.removals:
         keep = dependencies.keep(removed)
-        one, two = (evaluate(subject.case, randomised(dependencies, keep, s), subject.feeds) for s in (1, 2))
+        noisy = [restricted(dependencies, keep, randomised(dependencies, keep, seed)) for seed in (1, 2)]
+        one, two = (evaluate(subject.case, model, subject.feeds) for model in noisy)
         for info in dependencies.model.proto.graph.output:
             close(subject.case, one[info.name], two[info.name], info.name)
 
 
 def both_computed(model: Model, node: onnx.NodeProto) -> bool:
     """Whether a contraction has no stored operand."""
-    return contracted_axis(node, 2) is not None and not any(n in model.weights for n in node.input)
+    return contracts(node) and not any(n in model.weights for n in node.input[:3])
 
 
 def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
     """The dense model with zeros where removed indices are consumed and random numbers where they are produced."""
     model, rng, weights = dependencies.model, np.random.default_rng(seed), {}
     produced, zeros = {(s.tensor, s.axis) for s in dependencies.sources}, zero_points(model)
-    contracts = [node for node in model.proto.graph.node if contracted_axis(node, 2) is not None]
-    operands = {tensor for tensor, _ in produced} | {name for node in contracts for name in node.input[:2]}
+    summing = [node for node in model.proto.graph.node if contracts(node)]
+    operands = {tensor for tensor, _ in produced} | {name for node in summing for name in node.input[:2]}
     for name, weight in model.weights.items():
         value, axes = np.array(weight), dependencies.labels.get(name) or ()
         mask = kept(axes, value.shape, keep)
@@ -325,13 +342,13 @@ def randomised(dependencies: Dependencies, keep: Mask, seed: int) -> Model:
 
 
 def conserved(subject: Subject) -> None:
-    tracer = Tracer(subject.dependencies.model)
+    tracer = Tracer(subject.dependencies.model, records=Records(through=subject.case.through))
     for node in subject.nodes:
         opened = tracer.ties.count
         tracer.visit(node)
         given = [tracer.labels.get(n) or () for n in node.input if n]
         known = np.unique(np.concatenate([np.zeros(0, np.int64), *(ids_of(a) for axes in given for a in axes)]))
-        for name in filter(None, node.output):
+        for name in filter(subject.values.__contains__, node.output):
             axes = tracer.labels.get(name)
             for k, axis in enumerate(axes or ()):
                 ids = ids_of(axis)

@@ -11,7 +11,7 @@ import pytest
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Array
-from onnxprune.rules import RULES, contract, layout, op, pointwise, reduce, select
+from onnxprune.rules import RULES, contract, layout, norm, op, pointwise, reduce, scatter, select
 from onnxprune.rules.edit import Edit
 from onnxprune.rules.op import Op
 from onnxprune.rules.registry import RESIZES, Rule
@@ -20,6 +20,8 @@ from tests.rules.cases import CASES
 from tests.rules.test_laws import LAWS, Law, study
 
 Patch = pytest.MonkeyPatch
+reference = importlib.import_module("onnxprune.reference")
+tracer = importlib.import_module("onnxprune.trace.tracer")
 rewrite = importlib.import_module("onnxprune.rewrite")  # the package exports a function of that name
 
 
@@ -76,6 +78,15 @@ def transpose_by_the_inverse(patch: Patch) -> None:
         return [o.permuted(o.input(0), np.argsort(o.attr("perm", [])).tolist())]
 
     replace_rule(patch, "Transpose", inverse)
+
+
+@mutant("Transpose")
+def transpose_to_the_next_labels(patch: Patch) -> None:
+    def shifted(o: Op) -> Sequence[Axes]:
+        axes = o.permuted(o.input(0), o.attr("perm", []))
+        return [tuple(axis if axis.ids is None else Axis(axis.ids + 1, axis.by) for axis in axes)]
+
+    replace_rule(patch, "Transpose", shifted)
 
 
 @mutant("Pad", "Pad-axes")
@@ -159,6 +170,35 @@ def zero_points_not_tied(patch: Patch) -> None:
     patch.setattr(contract, "per_index", lambda o, axis, i: axis)
 
 
+@mutant("ScatterND-channels")
+def updates_not_tied(patch: Patch) -> None:
+    join = Op.join
+    patch.setattr(Op, "join", lambda o, a, b: a if o.kind == "ScatterND" else join(o, a, b))
+
+
+@mutant("GatherElements-channels", "TopK-channels")
+def mixed_axes_pass(patch: Patch) -> None:
+    for module in (scatter, reduce, norm):
+        patch.setattr(module, "mixing", lambda o, i, mixed, reason: o.input(i))
+
+
+@mutant("Col2Im")
+def taps_laid_out_as_blocks(patch: Patch) -> None:
+    collapse = Op.collapse
+    patch.setattr(Op, "collapse", lambda o, ids: collapse(o, ids.T.reshape(ids.shape) if o.kind == "Col2Im" else ids))
+
+
+@mutant("DeformConv-offset-groups")
+def offset_groups_free_to_differ(patch: Patch) -> None:
+    patch.setattr(Op, "rows", lambda o, ids, parents=None: None)
+
+
+@mutant("Gather-scalar")
+def picked_index_may_go(patch: Patch) -> None:
+    freeze = Op.freeze_ids
+    patch.setattr(Op, "freeze_ids", lambda o, ids, *why: Axis() if o.kind == "Gather" else freeze(o, ids, *why))
+
+
 # --- axes that should freeze -----------------------------------------------------------------------------------------
 
 
@@ -186,6 +226,16 @@ def layer_normalization_only_ties(patch: Patch) -> None:
 @mutant("Softmax-over-heads")
 def rows_outlive_what_mixes_them(patch: Patch) -> None:
     patch.setattr(Op, "without_rows", lambda o, axes, k, gone: axes[k])
+
+
+@mutant("MaxPool-indices")
+def positions_of_maxima_pass(patch: Patch) -> None:
+    replace_rule(patch, "MaxPool", lambda o: [(*o.input(0)[:2], Axis(), Axis())] * o.outputs)
+
+
+@mutant("Resize-barely", "Resize-crops-channels")
+def same_size_taken_for_untouched(patch: Patch) -> None:
+    patch.setattr(reduce, "untouched", lambda o, before, after, k: before == after)
 
 
 @mutant("ReduceMean-channels", "ArgMax-channels")
@@ -259,6 +309,31 @@ def uneven_steps_ignored(patch: Patch) -> None:
     patch.setattr(select, "bounds_of", lambda at: (at[0], at[-1] + 1, at[1] - at[0] if len(at) > 1 else 1))
 
 
+@mutant("Squeeze-everything", "Squeeze-everything-11")
+def squeeze_drops_what_shrank_to_one(patch: Patch) -> None:
+    forget_resize(patch, "Squeeze")
+
+
+@mutant("ScatterND-channels")
+def scattered_indices_not_renumbered(patch: Patch) -> None:
+    forget_resize(patch, "ScatterND")
+
+
+@mutant("Compress")
+def condition_not_shortened(patch: Patch) -> None:
+    forget_resize(patch, "Compress")
+
+
+@mutant("Size")
+def size_shows_pruned_number(patch: Patch) -> None:
+    forget_resize(patch, "Size")
+
+
+@mutant("CenterCropPad-sizes")
+def crop_not_resized(patch: Patch) -> None:
+    forget_resize(patch, "CenterCropPad")
+
+
 # --- the two leaf functions ------------------------------------------------------------------------------------------
 
 
@@ -280,6 +355,25 @@ def takes_the_neighbours(patch: Patch) -> None:
 @mutant("DequantizeLinear")
 def zero_point_taken_for_zero(patch: Patch) -> None:
     patch.setattr(rewrite, "zero_points", lambda model: {})
+
+
+# --- traced through ---------------------------------------------------------------------------------------------------
+
+
+@mutant("through-LayerNormalization", "through-unit-length", "through-GroupNormalization-by-reshape")
+def mixing_not_noted(patch: Patch) -> None:
+    patch.setattr(op.Op, "mixes", lambda o, axes, k, tensor, reason: axes[k])
+
+
+@mutant("through-centred-queries")
+def a_mean_taken_for_zero(patch: Patch) -> None:
+    patch.setattr(tracer, "note_mixed", lambda o, outputs: None)
+
+
+@mutant("through-unscaled-queries", "through-GroupNormalization-by-reshape")
+def rows_laid_back_in_another_order(patch: Patch) -> None:
+    returns = reference.Cut.returns.fget
+    patch.setattr(reference.Cut, "returns", property(lambda cut: returns(cut)[::-1].copy()))
 
 
 # --- they are caught -------------------------------------------------------------------------------------------------

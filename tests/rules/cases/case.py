@@ -38,6 +38,7 @@ class Case:
         lacks: Why onnx's reference implementation cannot run it; onnxruntime does, in float32. Empty: it can.
         whole: Whether nothing of it can be pruned.
         listed: Whether initializers are listed among the graph's inputs, as before IR version 4.
+        through: Whether it is traced through operators that mix an axis with itself.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Case:
     lacks: str = ""
     whole: bool = False
     listed: bool = False
+    through: bool = False
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
@@ -114,11 +116,12 @@ def case(
     lacks: str = "",
     whole: bool = False,
     listed: bool = False,
+    through: bool = False,
     **weights: Weight,
 ) -> None:
     """Add a case."""
     assert name not in CASES, name
-    CASES[name] = Case(name, signature, body, weights, opset, ir, lacks, whole, listed)
+    CASES[name] = Case(name, signature, body, weights, opset, ir, lacks, whole, listed, through)
 
 
 def chain(name: str, body: str, *, w: Weight = (6, 3, 1, 1), v: Weight = (5, 6, 1, 1), **rest: object) -> None:

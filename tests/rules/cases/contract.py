@@ -129,6 +129,29 @@ case(
 )  # fmt: skip
 
 case(
+    "attention-heads-merged-with-an-open-batch",  # the same, exported with a batch axis of unknown size
+    "x[3,N,7] -> y[N,3,5]",
+    "q0 = MatMul(x, w) q1 = Reshape(q0, s) q2 = Transpose <perm=[1, 0, 2]> (q1) q = Reshape(q2, r) "
+    "k0 = MatMul(x, u) k1 = Reshape(k0, s) k2 = Transpose <perm=[1, 2, 0]> (k1) k = Reshape(k2, l) "
+    "a0 = MatMul(x, z) a1 = Reshape(a0, s) a2 = Transpose <perm=[1, 0, 2]> (a1) a = Reshape(a2, r) "
+    "m = MatMul(q, k) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[2, 0, 1, 3]> (o) o2 = Reshape(o1, t) o3 = MatMul(o2, v) o4 = Reshape(o3, f) "
+    "y = Transpose <perm=[1, 0, 2]> (o4)",
+    w=(7, 12), u=(7, 12), z=(7, 12), v=(12, 5),
+    s=[3, -1, 4], r=[-1, 3, 3, 4], l=[-1, 3, 4, 3], t=[-1, 12], f=[3, -1, 5],
+)  # fmt: skip
+case(
+    "attention-grouped-queries",  # two key and value heads for four query heads
+    "x[N,3,7] -> y[N,3,5]",
+    "q0 = MatMul(x, w) q1 = Reshape(q0, s) q = Transpose <perm=[0, 2, 3, 1, 4]> (q1) "
+    "k0 = MatMul(x, u) k1 = Reshape(k0, g) k = Transpose <perm=[0, 2, 3, 4, 1]> (k1) "
+    "a0 = MatMul(x, z) a1 = Reshape(a0, g) a = Transpose <perm=[0, 2, 3, 1, 4]> (a1) "
+    "m = MatMul(q, k) p = Softmax <axis=-1> (m) o = MatMul(p, a) "
+    "o1 = Transpose <perm=[0, 3, 1, 2, 4]> (o) o2 = Reshape(o1, t) y = MatMul(o2, v)",
+    w=(7, 16), u=(7, 8), z=(7, 8), v=(16, 5), s=[0, 3, 2, 2, 4], g=[0, 3, 2, 1, 4], t=[0, 3, 16],
+)  # fmt: skip
+
+case(
     "attention-halves-turned",
     "x[N,4,7] -> y[N,4,5]",
     "q = MatMul(x, w) r = Reshape(q, s) h = Slice(r, i, j, k) l = Slice(r, j, e, k) n = Neg(l) "
@@ -147,3 +170,23 @@ case(
     "a = MatMul(x, w) b = Reshape(a, s) c, d, e = Split <axis=2> (b, p) f = Reshape(d, t) y = MatMul(f, v)",
     w=(7, 16), v=(6, 5), s=[0, 2, 8], t=[0, 6], p=[1, 3, 4],
 )  # fmt: skip
+case(
+    "CausalConvWithState",
+    "x[2,3,4] -> y[2,5,4]",
+    'a = Conv(x, w) b, q = CausalConvWithState <activation="silu"> (a, t, d, p) y = Conv(b, v)',
+    w=(6, 3, 1), t=(6, 1, 3), d=(6,), p=(2, 6, 2), v=(5, 6, 1), opset=27, ir=10,
+)  # fmt: skip
+for _slack in ("output_padding=[1, 1]", "output_shape=[8, 8]"):
+    chain(
+        f"ConvTranspose-{_slack.split('=')[0]}",
+        f"b = ConvTranspose <strides=[2, 2], {_slack}> (a, u, t)",
+        u=(6, 8, 1, 1), t=(8,), v=(5, 8, 1, 1), out="8,8",
+    )  # fmt: skip
+chain("Conv-same", 'b = Conv <auto_pad="SAME_LOWER", dilations=[2, 2]> (a, u)', u=(8, 6, 3, 3), v=(5, 8, 1, 1))
+for _form, _bias in (("vector", (6,)), ("scalar", 0.5), ("row", (1, 6)), ("matrix", (4, 6)), ("one", (1,))):
+    case(
+        f"Gemm-{_form}",
+        "x[7,4] -> y[4,5]",
+        "a = Gemm <transA=1, alpha=0.5, beta=2.0> (x, w, d) y = MatMul(a, v)",
+        w=(7, 6), d=_bias, v=(6, 5),
+    )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tests.rules.cases.case import case, chain
 
 chain("Shape", "s = Shape(a) f = Cast <to=FLOAT> (s) m = ReduceProd(f) b = Div(a, m)")
@@ -23,3 +25,14 @@ case(
     'z = Constant <value_strings=["text"]> ()',
     w=(6, 3, 1, 1), v=(5, 6, 1, 1),
 )  # fmt: skip
+for _op, _old in (("Bernoulli", 15), ("RandomNormalLike", 14), ("RandomUniformLike", 14)):
+    chain(_op, f"s = Sigmoid(a) r = {_op} <seed=1.0> (s) b = Mul(a, r)", opset=_old, whole=True)
+case(
+    "Multinomial",
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) i = Multinomial <sample_size=6, seed=1.0> (a) f = Cast <to=FLOAT> (i) b = Add(a, f) "
+    "y = MatMul(b, v)",
+    w=(7, 6), v=(6, 5), whole=True, lacks="it has no Multinomial",
+)  # fmt: skip
+chain("Size", "n = Size(a) f = Cast <to=FLOAT> (n) d = Div(one, f) b = Mul(a, d)", one=1.0)
+chain("BlackmanWindow", "h = BlackmanWindow <output_datatype=FLOAT> (n) b = Mul(a, h)", n=np.array(4))

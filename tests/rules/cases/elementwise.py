@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from onnxprune.rules.pointwise import UNARY
 from tests.rules.cases.case import GONE, SINGLE, chain, join, positive
 
@@ -9,12 +11,13 @@ PREPARE = {  # what brings the values into the operator's domain
     **dict.fromkeys(("Acos", "Asin", "Atanh", "Log", "Sqrt", "Reciprocal"), "s = Sigmoid(a) b = {}(s)"),
     "Acosh": "e = Abs(a) s = Exp(e) b = Acosh(s)",
     "BitwiseNot": "s = Cast <to=7> (a) t = BitwiseNot(s) b = Cast <to=FLOAT> (t)",
+    "BitCast": "r = Round(a) p = Abs(r) s = BitCast <to=7> (p) b = BitCast <to=FLOAT> (s)",
     "Not": "r = Relu(a) s = Cast <to=9> (r) t = Not(s) b = Cast <to=FLOAT> (t)",
     "Cast": "s = Cast <to=6> (a) b = Cast <to=FLOAT> (s)",
     "IsInf": "r = Relu(a) l = Log(r) s = IsInf(l) b = Cast <to=FLOAT> (s)",
     "IsNaN": "l = Log(a) s = IsNaN(l) b = Cast <to=FLOAT> (s)",
 }
-SINCE = {"BitwiseNot": 18, "Mish": 18, "Gelu": 20, "Swish": 24}
+SINCE = {"BitwiseNot": 18, "Mish": 18, "Gelu": 20, "Swish": 24, "BitCast": 26}
 for _op in UNARY:
     _lacks = SINGLE if _op == "Celu" else ""
     chain(_op, PREPARE.get(_op, "b = {}(a)").format(_op), opset=SINCE.get(_op, 17), ir=10, lacks=_lacks)
@@ -24,6 +27,15 @@ chain("Clip-attributes", "b = Clip <min=-0.5, max=0.5> (a)", opset=6)
 chain("CastLike", "b = CastLike(a, t)", t=(1,))
 chain("Dropout", "b = Dropout(a)")
 chain("Dropout-mask", "s, m = Dropout(a) f = Cast <to=FLOAT> (m) b = Mul(s, f)", opset=13)
+chain("Dropout-off", "s, m = Dropout(a, r, t) b = Add(s, a)", r=np.array(0.5, np.float32), t=np.array(False), opset=13)
+chain(
+    "Dropout-training",
+    "b = Dropout <seed=7> (a, r, t)",
+    r=np.array(0.5, np.float32),
+    t=np.array(True),
+    opset=13,
+    whole=True,
+)
 chain(
     "ImageScaler",
     "b = ImageScaler <scale=2.0, bias=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]> (a)",
@@ -49,6 +61,7 @@ join(
     'f = Abs(a) g = Abs(c) p = Cast <to=13> (f) q = Cast <to=13> (g) t = BitShift <direction="LEFT"> (p, q) '
     "b = Cast <to=FLOAT> (t)",
 )
+join("SwiGLU", "b = SwiGLU <alpha=1.5> (a, c)", opset=28, ir=10)
 join("Div", "e = Sigmoid(c) b = Div(a, e)")
 join("Mod", "e = Exp(c) b = Mod <fmod=1> (a, e)")
 join("Pow", "e = Exp(a) b = Pow(e, c)")
@@ -62,3 +75,8 @@ chain("Add-stretched", "c = Conv(a, u) b = Add(a, c)", u=(1, 6, 1, 1))
 chain("PRelu", "b = PRelu(a, d)", d=(6, 1, 1))
 chain("PRelu-shared", "b = PRelu(a, d)", d=(1,))
 chain("Where-constant", "m = Greater(a, d) b = Where(m, a, d)", d=(6, 1, 1))
+chain("PRelu-old-forms", "c = PRelu(a, d) b = PRelu(c, e)", d=(1, 6, 1, 1), e=(6, 4, 4), opset=7)
+chain(
+    "Where-channels", "b = Where(m, a, d)", m=np.array([True, False, True, True, False, True]).reshape(6, 1, 1), d=0.5
+)
+chain("Clip-tensors", 'b = Clip(a, "", high)', high=0.5, opset=12)

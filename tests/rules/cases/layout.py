@@ -200,9 +200,23 @@ case(
     whole=True,
 )
 chain("Gather", "b = Gather <axis=1> (a, i)", i=[5, 0, -3, 0], v=(5, 4, 1, 1))
+chain("Gather-scalar", "c = Gather <axis=1> (a, i) d = Unsqueeze(c, k) b = Add(a, d)", i=np.array(-2), k=[1])
 chain(
-    "Gather-scalar", "c = Gather <axis=1> (a, i) d = Unsqueeze(c, k) b = Add(a, d)", i=np.array(-2), k=[1], whole=True
-)
+    "Gather-table",
+    "c = Gather <axis=1> (a, i) d = Relu(c) b = Reshape(d, s)",
+    w=(8, 3, 1, 1), i=[[5, 0, 1], [2, -1, 3]], s=[0, -1, 4, 4],
+)  # fmt: skip
+chain(
+    "Gather-table-repeats",
+    "c = Gather <axis=1> (a, i) b = ReduceMean <axes=[2], keepdims=0> (c)",
+    i=[[0, 1], [1, 2], [3, 4]], v=(5, 3, 1, 1),
+)  # fmt: skip
+case(
+    "Gather-long",
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) b = Gather <axis=1> (a, i) y = MatMul(b, v)",
+    w=(7, 1030), v=(1030, 5), i=np.roll(np.arange(1030), 7),
+)  # fmt: skip
 chain(
     "Gather-matrix",
     "c = Conv(a, u) d = Gather <axis=1> (c, i) b = Reshape(d, s)",
@@ -211,6 +225,27 @@ chain(
     s=[0, -1, 4, 4],
     v=(5, 4, 1, 1),
 )
+_HEADS = "s = Shape(a) n = Gather(s, i) p = Mul(n, h) m = Unsqueeze(p, j) t = Concat <axis=0> (r, m, q) "
+case(
+    "Reshape-heads-into-the-batch",
+    "x[4,N,7] -> y[4,M,5]",
+    f"a = MatMul(x, w) {_HEADS} b = Reshape(a, t) c = MatMul(b, v) y = Reshape(c, o)",
+    w=(7, 12), v=(4, 5), i=np.array(1), h=np.array(3), j=[0], r=[4], q=[4], o=[4, -1, 5],
+)  # fmt: skip
+case(
+    "Reshape-heads-out-of-the-batch",
+    "x[4,N,7] -> y[4,N,5]",
+    f"a = MatMul(x, w) {_HEADS} b = Reshape(a, t) c = Relu(b) d = Reshape(c, o) y = MatMul(d, v)",
+    w=(7, 12), v=(12, 5), i=np.array(1), h=np.array(3), j=[0], r=[4], q=[4], o=[4, -1, 12],
+)  # fmt: skip
+chain("Gather-column", "c = Gather <axis=1> (a, i) b = Squeeze(c, k)", i=[[[5], [0], [3]]], k=[1, 3], v=(5, 3, 1, 1))
+case(
+    "Gather-strided-view",
+    "x[1,3,4,4] -> y[1,5]",
+    "a = Conv(x, w) b = ReduceMean <axes=[2, 3]> (a) c = Reshape(b, s) d = Gather <axis=0> (c, i) e = Reshape(d, t) "
+    "y = MatMul(e, v)",
+    w=(6, 3, 1, 1), v=(6, 5), s=[-1], i=np.arange(6).reshape(1, 6, 1, 1), t=[1, 6],
+)  # fmt: skip
 chain("Gather-spatial", "b = Gather <axis=3> (a, i)", i=[3, 1], out="4,2")
 case(
     "Gather-embedding",
@@ -247,3 +282,64 @@ chain("Tile", "b = Tile(a, r)", r=[1, 2, 1, 3], v=(5, 12, 1, 1), out="4,12")
 chain("DepthToSpace", "b = DepthToSpace <blocksize=2> (a)", w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("DepthToSpace-CRD", 'b = DepthToSpace <blocksize=2, mode="CRD"> (a)', w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("SpaceToDepth", "b = SpaceToDepth <blocksize=2> (a)", v=(5, 24, 1, 1), out="2,2")
+chain("Pad-edge", 'b = Pad <mode="edge"> (a, p)', p=[0, 0, 1, 0, 0, 0, 0, 1], out="5,5")
+chain("Pad-wrap", 'b = Pad <mode="wrap"> (a, p, "", k)', p=[1, 1], k=[3], out="4,6", opset=19)
+case(
+    "Pad-computed",
+    "x[N,3,H,4] -> y[N,5,G,4]",
+    "a = Conv(x, w) s = Shape <start=2, end=3> (x) d = Sub(t, s) p = Concat <axis=0> (z, z, d, z, z, c, z, z) "
+    "b = Pad(a, p) y = Conv(b, v)",
+    w=(6, 3, 1, 1), v=(5, 7, 1, 1), t=[5], z=[0], c=[1],
+)  # fmt: skip
+case(
+    "Squeeze-everything",
+    "x[2,3,1,1] -> y[2,5]",
+    "a = Conv(x, w) b = Squeeze(a) y = MatMul(b, v)",
+    w=(6, 3, 1, 1), v=(6, 5),
+)  # fmt: skip
+case(
+    "Squeeze-everything-11",
+    "x[2,3,1,1] -> y[2,5]",
+    "a = Conv(x, w) b = Squeeze(a) y = MatMul(b, v)",
+    w=(6, 3, 1, 1), v=(6, 5), opset=11,
+)  # fmt: skip
+chain(
+    "pixel-shuffle",
+    "c = Reshape(a, s) d = Transpose <perm=[0, 1, 4, 2, 5, 3]> (c) b = Reshape(d, t)",
+    w=(12, 3, 1, 1), v=(5, 3, 1, 1), s=[0, 3, 2, 2, 4, 4], t=[0, 3, 8, 8], out="8,8",
+)  # fmt: skip
+chain(
+    "pixel-shuffle-blocks-first",
+    "c = Reshape(a, s) d = Transpose <perm=[0, 3, 4, 1, 5, 2]> (c) b = Reshape(d, t)",
+    w=(12, 3, 1, 1), v=(5, 3, 1, 1), s=[0, 2, 2, 3, 4, 4], t=[0, 3, 8, 8], out="8,8",
+)  # fmt: skip
+chain(
+    "pixel-unshuffle",
+    "c = Reshape(a, s) d = Transpose <perm=[0, 1, 3, 5, 2, 4]> (c) b = Reshape(d, t)",
+    v=(5, 24, 1, 1), s=[0, 6, 2, 2, 2, 2], t=[0, 24, 2, 2], out="2,2",
+)  # fmt: skip
+chain(
+    "pixel-unshuffle-blocks-first",
+    "c = Reshape(a, s) d = Transpose <perm=[0, 3, 5, 1, 2, 4]> (c) b = Reshape(d, t)",
+    v=(5, 24, 1, 1), s=[0, 6, 2, 2, 2, 2], t=[0, -1, 2, 2], out="2,2",
+)  # fmt: skip
+chain(
+    "patch-merging",
+    "c = Slice(a, i, e, k, s) d = Slice(a, j, e, k, s) f = Slice(a, l, e, k, s) g = Slice(a, m, e, k, s) "
+    "b = Concat <axis=1> (c, d, f, g)",
+    i=[0, 0], j=[1, 0], l=[0, 1], m=[1, 1], e=[9, 9], k=[2, 3], s=[2, 2], v=(5, 24, 1, 1), out="2,2",
+)  # fmt: skip
+case(
+    "Concat-stacks",  # torch.stack, read as it was laid
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = Flatten(d) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(8, 5), k=[1],
+)  # fmt: skip
+case(
+    "Concat-stacks-and-sums",
+    "x[N,7] -> y[N,5]",
+    "a = MatMul(x, w) c = MatMul(x, u) a1 = Unsqueeze(a, k) c1 = Unsqueeze(c, k) d = Concat <axis=1> (a1, c1) "
+    "e = ReduceSum <keepdims=0> (d, k) y = MatMul(e, v)",
+    w=(7, 4), u=(7, 4), v=(4, 5), k=[1],
+)  # fmt: skip

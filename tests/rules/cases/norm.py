@@ -39,6 +39,16 @@ chain(
     opset=21,
     ir=10,
 )
+MVN = "the reference implementation adds a float32"
+GRAIN = {"p": (4, 4), "lacks": MVN}  # onnxruntime divides by the deviation alone, so no channel may be all zeros
+chain("MeanVarianceNormalization", "c = Add(a, p) b = MeanVarianceNormalization <axes=[2, 3]> (c)", **GRAIN)
+chain("MeanVarianceNormalization-batch", "c = Add(a, p) b = MeanVarianceNormalization (c)", **GRAIN)
+chain(
+    "MeanVarianceNormalization-channels",
+    "d = Conv(a, u) c = Add(d, p) b = MeanVarianceNormalization <axes=[1, 2]> (c)",
+    u=(6, 6, 1, 1),
+    **GRAIN,
+)
 chain("LRN", "c = Conv(a, u) b = LRN <size=3> (c)", u=(6, 6, 1, 1))
 chain(
     "GroupNormalization-by-reshape",
@@ -59,3 +69,17 @@ case(
 )  # fmt: skip
 chain("CumSum", "b = CumSum(a, k)", k=np.array(2))
 chain("CumSum-channels", "c = Conv(a, u) b = CumSum(c, k)", u=(6, 6, 1, 1), k=np.array(1))
+chain(
+    "BatchNormalization-training",
+    "b, p, r = BatchNormalization <training_mode=1> (a, s, t, m, q)",
+    opset=15,
+    **NORM,
+)
+LABELS = np.arange(32).reshape(2, 4, 4) % 6
+for _op in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
+    case(
+        _op,
+        "x[2,3,4,4] -> y[2,5,4,4]",
+        f"a = Conv(x, w) c = Conv(a, u) e = {_op} (c, l) b = Mul(a, e) y = Conv(b, v)",
+        w=(6, 3, 1, 1), u=(6, 6, 1, 1), v=(5, 6, 1, 1), l=LABELS,
+    )  # fmt: skip

@@ -50,4 +50,10 @@ chain("inverted-residual",
 chain("split-and-merge", "c, d = Split <axis=1> (a) e = Conv(d, u) f = Concat <axis=1> (c, d, e) b = Conv(f, g)",
       u=(3, 3, 1, 1), g=(6, 9, 1, 1), opset=13)  # fmt: skip
 chain("two-products", "c = Conv(a, u) d = Conv(a, t) e = Mul(c, d) b = Add(a, e)", u=(6, 6, 1, 1), t=(1, 6, 1, 1))
-chain("unknown-operator", "c = Conv(a, u) d, i = TopK <axis=1> (c, n) b = Add(a, d)", u=(6, 6, 1, 1), n=[6], whole=True)
+case(
+    "unknown-operator",
+    "x[2,3,7] -> y[2,3,5]",
+    'a = MatMul(x, w) b, s = LinearAttention <q_num_heads=2, kv_num_heads=2, update_rule="linear"> (a, a, a) '
+    "y = MatMul(b, v)",
+    w=(7, 6), v=(6, 5), opset=27, ir=10, whole=True,
+)  # fmt: skip
