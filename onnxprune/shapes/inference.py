@@ -29,7 +29,11 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
 )
 MISFITS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 UNKNOWN = (TypeError, ValueError, IndexError, ArithmeticError, NotImplementedError, RuntimeError, KeyError)
-ALIASES = {("com.microsoft", "FusedConv"): "Conv"}
+ALIASES = {  # operators with the shapes of others: fused ones, and what onnx infers the type of alone before opset 16
+    ("com.microsoft", "FusedConv"): "Conv",
+    ("", "GreaterOrEqual"): "Greater",
+    ("", "LessOrEqual"): "Less",
+}
 
 
 def shape_of(info: TypeProto) -> Shape | None:
@@ -133,7 +137,7 @@ class Inference:
         """onnx's inference for this one node; nothing where the operator or its inputs are unknown."""
         domain = "" if node.domain == "ai.onnx" else node.domain
         if (domain, node.op_type) in ALIASES:
-            node, domain = standard_form(node), ""
+            node, domain = standard_form(node, ALIASES[domain, node.op_type]), ""
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
@@ -194,9 +198,9 @@ class Inference:
         return np.asarray(result[0])
 
 
-def standard_form(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A runtime's fused operator as the standard operator whose shapes it has."""
-    plain = onnx.helper.make_node(ALIASES[node.domain, node.op_type], node.input[:3], node.output)
+def standard_form(node: onnx.NodeProto, kind: str) -> onnx.NodeProto:
+    """An operator as the standard one whose shapes it has."""
+    plain = onnx.helper.make_node(kind, node.input[:3], node.output)
     plain.attribute.extend(a for a in node.attribute if not a.name.startswith("activation"))
     return plain
 

@@ -38,8 +38,8 @@ def check(case: Case, seed: int) -> int:
     Raises:
         AssertionError: A law is broken.
     """
-    model, feeds = case.model(), case.feeds()
-    dependencies = trace(model)
+    dependencies, feeds = trace(case.model()), case.feeds()
+    model = dependencies.model
     values = evaluate(case, model, feeds) | dict(model.weights) | feeds
     agree_with_file(case, values)
     chosen = [(removed, rewrite(dependencies, removed)) for removed in removals(dependencies, seed)]

@@ -255,3 +255,17 @@ def identity_matrix(b: Builder, x: Tensor, kind: str) -> Tensor:
 @move("Constant", ANY, 1)
 def constant_node(b: Builder, x: Tensor, kind: str) -> Tensor:
     return b.op("Add", x, b.op("Cast", b.op(kind, value_float=0.25), to=FLOAT))
+
+
+@move("Trilu TopK ReverseSequence GatherElements", ANY, 2)
+def reordered(b: Builder, x: Tensor, kind: str) -> Tensor:
+    """Along an axis: a triangle, the largest, the other way round, by an index for each element."""
+    if kind == "Trilu":
+        return b.op(kind, x, upper=b.below(2))
+    if kind == "ReverseSequence":
+        ends = b.constant(b.rng.integers(1, x.shape[1] + 1, x.shape[0]))
+        return b.op(kind, x, ends, batch_axis=0, time_axis=1)
+    axis = b.size(1, x.rank - 1)
+    if kind == "TopK":
+        return b.node(kind, [x, b.constant([b.size(1, x.shape[axis])])], 2, axis=axis)[0]
+    return b.op(kind, x, b.constant(b.rng.integers(0, x.shape[axis], x.shape)), axis=axis)

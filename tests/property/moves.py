@@ -86,6 +86,27 @@ def gemm(b: Builder, x: Tensor, kind: str) -> Tensor:
     return b.op("Gemm", *inputs, transB=turned, alpha=b.pick([1.0, 0.5]), beta=b.pick([1.0, 2.0]))
 
 
+@move("Einsum", [3], 1)
+def einsum(b: Builder, x: Tensor, kind: str) -> Tensor:
+    """A product with stored weights, as a whole or in heads that are summed."""
+    c, out = x.shape[-1], b.size(2, 6)
+    if b.flip():
+        return b.op(kind, x, b.weight(c, out, fan_in=c), equation="abc,cd->abd")
+    heads = b.op("Einsum", x, b.weight(2, c, out, fan_in=c), equation="abc,hcd->habd")
+    return b.op(kind, heads, b.weight(2, out, c, fan_in=2 * out), equation="habd,hdc->abc")
+
+
+@move("RNN GRU LSTM", [3], 1)
+def recurrent(b: Builder, x: Tensor, kind: str) -> Tensor:
+    """One direction along the sequence."""
+    c, hidden = x.shape[-1], b.size(2, 5)
+    rows = hidden * {"RNN": 1, "GRU": 3, "LSTM": 4}[kind]
+    inputs = [b.weight(1, rows, c, fan_in=c), b.weight(1, rows, hidden, fan_in=hidden)]
+    inputs += [b.weight(1, 2 * rows)] if b.flip() else []
+    y = b.op(kind, b.op("Transpose", x, perm=[1, 0, 2]), *inputs, hidden_size=hidden)
+    return b.op("Transpose", b.op("Squeeze", y, b.constant([1])), perm=[1, 0, 2])
+
+
 # --- normalisation and pooling ---------------------------------------------------------------------------------------
 
 
@@ -205,8 +226,6 @@ def gate(b: Builder, x: Tensor, kind: str) -> Tensor:
 @move("Where Equal Greater GreaterOrEqual Less LessOrEqual And Or Xor Not IsInf IsNaN", ANY, 2)
 def choose(b: Builder, x: Tensor, kind: str) -> Tensor:
     """A truth value for each element, by which Where chooses."""
-    if kind in ("GreaterOrEqual", "LessOrEqual") and b.opset < 16:
-        raise Unusable  # onnx infers no shape of them, so all they touch freezes
     if kind in ("IsInf", "IsNaN"):
         truth = b.op(kind, x)
     elif kind in ("And", "Or", "Xor"):
@@ -227,20 +246,24 @@ def bits(b: Builder, x: Tensor, kind: str) -> Tensor:
     return b.op("Cast", found, to=FLOAT)
 
 
-UNMADE = {
-    "Affine": "experimental, in files before operator set 7",
-    "Celu": "defined for float32 only, and the laws are checked in float64",
-    "ConvInteger": "has its own cases in rules/cases/quant.py",
-    "Crop": "experimental, in files before operator set 7",
-    "DequantizeLinear": "defined for float32 only, and the laws are checked in float64",
-    "Gelu": "onnx's reference implementation runs no single node of it",
-    "GlobalLpPool": "onnx's reference implementation lacks it",
-    "GroupNormalization": "onnx's reference implementation runs no single node of it",
-    "ImageScaler": "experimental, in files before operator set 7",
-    "MatMulInteger": "has its own cases in rules/cases/quant.py",
-    "QuantizeLinear": "defined for float32 only, and the laws are checked in float64",
-    "RandomNormal": "two runs differ",
-    "RandomUniform": "two runs differ",
-    "Swish": "newer than the operator sets drawn",
-    "Upsample": "removed at operator set 10",
+REASONS = {  # operators apart by why no move makes them
+    "experimental, in files before operator set 7": "Affine Crop ImageScaler",
+    "defined for float32 only, and the laws are checked in float64": "Celu DequantizeLinear QuantizeLinear",
+    "has its own cases in rules/cases/quant.py": "ConvInteger MatMulInteger",
+    "onnx's reference implementation runs no single node of it": "Gelu GroupNormalization MeanVarianceNormalization",
+    "onnx's reference implementation lacks it": "GlobalLpPool MaxRoiPool",
+    "two runs differ": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
+    "newer than the operator sets drawn": "BitCast CausalConvWithState CumProd SwiGLU Swish TensorScatter",
+    "removed at operator set 10 or 11": "Scatter Upsample",
+    "reads or makes no floats; it has its own cases in rules/cases/text.py": (
+        "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer"
+    ),
+    "a sequence is no tensor of the pool; it has its own cases in rules/cases/sequence.py": (
+        "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct SequenceEmpty "
+        "SequenceErase SequenceInsert SequenceLength SequenceMap SplitToSequence"
+    ),
+    "makes its output from sizes and numbers alone": "BlackmanWindow HammingWindow HannWindow MelWeightMatrix",
+    "the size of its output depends on data": "Compress NonMaxSuppression NonZero Unique",
+    "has its own cases in rules/cases/attention.py": "Attention RotaryEmbedding",
 }
+UNMADE = {kind: reason for reason, kinds in REASONS.items() for kind in kinds.split()}
