@@ -20,6 +20,9 @@ MANY = 2**20  # rows over every pixel of an image are not worth their memory: ti
 def reshape(op: Op) -> Sequence[Axes]:
     """numpy.reshape: runs of axes with equal products are flattened and cut again, labels and all."""
     x, before, after = op.input(0), op.shape(0), op.out_shape()
+    old, new = ([d for d in shape if isinstance(d, int)] for shape in (before, after))
+    if len(old) == len(before) and len(new) == len(after) and math.prod(old) != math.prod(new):
+        raise CannotTrace(f"{op.kind} makes {math.prod(new)} indices of {math.prod(old)}")
     out: list[Axis] = [Axis()] * len(after)
     runs = segments(before, after)
     one_to_one = {ins[0]: outs[0] for ins, outs in runs if len(ins) == len(outs) == 1}

@@ -40,6 +40,7 @@ def check(case: Case, seed: int) -> int:
     """
     dependencies, feeds = trace(case.model()), case.feeds()
     model = dependencies.model
+    assert not [f for f in dependencies.freezes if "internal error" in f.reason]
     values = evaluate(case, model, feeds) | dict(model.weights) | feeds
     agree_with_file(case, values)
     chosen = [(removed, rewrite(dependencies, removed)) for removed in removals(dependencies, seed)]
