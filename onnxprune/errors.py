@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+LONGEST = 300  # characters of a part of a message: names in damaged files can be longer than any screen
+
 
 class OnnxpruneError(Exception):
     """Any failure onnxprune can name. The command line prints it as one line and exits 1.
@@ -15,8 +17,14 @@ class OnnxpruneError(Exception):
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
-        super().__init__("; ".join(" ".join(part.split()) for part in (what, where, remedy) if part))
+        super().__init__("; ".join(shorten(part) for part in (what, where, remedy) if part))
         self.what, self.where, self.remedy = what, where, remedy
+
+
+def shorten(text: str) -> str:
+    """One line, without its middle where it is too long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def debugging() -> bool:
@@ -26,7 +34,7 @@ def debugging() -> bool:
 
 def described(error: BaseException) -> str:
     """The kind and message of an exception on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return shorten(f"{type(error).__name__}: {error}")
 
 
 class ModelError(OnnxpruneError):

@@ -54,7 +54,7 @@ def fetch_external(proto: onnx.ModelProto, path: Path, small: int) -> dict[str, 
         if not external_data_helper.uses_external_data(tensor):
             continue
         location = "".join(locations(tensor))
-        file = (folder / location).resolve()
+        file = (folder / location.replace("\0", "?")).resolve()
         if not file.is_relative_to(folder):
             what = f"external data of '{tensor.name}' points outside the model's folder: {location}"
             raise ModelError(what, where=str(path), remedy="move the data file beside the model")

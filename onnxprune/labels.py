@@ -1,6 +1,7 @@
 """Integer labels for every index of every axis, and the ties between them. Knows numpy, not ONNX.
 
-Law: two indices that carry tied ids are removed together or not at all. An `Axis` without ids is frozen.
+Law: two indices that carry tied ids are removed together or not at all. An `Axis` without ids is frozen, and so is one
+longer than `LONGEST`: a few bytes of a file can ask for terabytes of labels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+LONGEST = 2**22  # indices of one axis, 32 MiB of ids; the widest Flatten of a VGG has 25,088
 
 
 @dataclass(frozen=True, eq=False)

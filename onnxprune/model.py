@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, external_data_helper, numpy_helper
 
+from onnxprune.encoding import foreign_name
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.external import every_tensor, fetch_external, locations
 
@@ -45,6 +46,7 @@ class Model:
         external: Whether that file kept weights outside itself.
         shapes: Tensor name -> dimensions (int, symbol, or None), filled by `normalise`.
         values: Tensor name -> known value: int64 or object array (None = unknown entry), filled by `normalise`.
+        misfits: First output of a node that onnx says does not fit its inputs -> why, filled by `normalise`.
         copies: Tensor that a reader of a shared parameter has for itself -> the tensor of the file (see `sharing`).
     """
 
@@ -54,6 +56,7 @@ class Model:
     external: bool = False
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     values: Mapping[str, Array] = field(default_factory=dict)
+    misfits: Mapping[str, str] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -195,6 +198,8 @@ def read_proto(path: Path) -> onnx.ModelProto:
         raise ModelError("is not an ONNX model, or is truncated", where=str(path), remedy=remedy) from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise ModelError("is not an ONNX model: no graph or no operator set", where=str(path), remedy="export it again")
+    if (name := foreign_name(proto)) is not None:
+        raise ModelError(f"a name in it is not UTF-8: {name!r}", where=str(path), remedy="the file is damaged")
     return proto
 
 

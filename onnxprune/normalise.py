@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import ModelError
@@ -57,7 +57,7 @@ def normalise(model: Model) -> Model:
     drop_zero_states(staged)
     staged = drop_dead(staged)
     shapes = {n: s for n, t in folder.inference.types.items() if (s := shape_of(t)) is not None}
-    return replace(staged, shapes=shapes, values=folder.inference.values)
+    return replace(staged, shapes=shapes, values=folder.inference.values, misfits=folder.inference.misfits)
 
 
 def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
@@ -148,7 +148,9 @@ def constant_value(node: onnx.NodeProto, inference: Inference) -> Array | None:
         value.flags.writeable = False
         return value if foldable(node, inference) else None
     shape = inference.values.get(node.input[0]) if node.op_type == "ConstantOfShape" else None
-    if shape is None or shape.dtype == object or not 0 < int(np.prod(shape, dtype=np.float64)) < 2**31:
+    if shape is None or shape.dtype != np.int64 or shape.ndim != 1 or shape.min(initial=1) < 1:
+        return None
+    if not 0 < int(np.prod(shape, dtype=np.float64)) < 2**31:
         return None
     stored = attribute(node, "value")
     one = np.zeros(1, np.float32) if stored is None else numpy_helper.to_array(stored)
@@ -232,6 +234,9 @@ def living_nodes(graph: onnx.GraphProto) -> set[int]:
     probe = onnx.GraphProto()
     probe.CopyFrom(graph)
     del probe.initializer[:], probe.sparse_initializer[:], probe.value_info[:]
+    for info in (*probe.input, *probe.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.elem_type = TensorProto.FLOAT  # it stumbles over types it does not know
     for i, node in enumerate(probe.node):
         node.name = str(i)
     surgeon = gs.import_onnx(onnx.helper.make_model(probe))

@@ -104,6 +104,14 @@ def test_runtime_fused_operators_have_the_shapes_of_the_standard_ones() -> None:
     assert CASES["FusedConv"].model().shapes["b"] == ("N", 6, 4, 4)
 
 
+@pytest.mark.parametrize("opset", [13, 15, 16])
+@pytest.mark.parametrize("name", ["GreaterOrEqual", "LessOrEqual"])
+def test_comparisons_have_shapes_at_every_opset(name: str, opset: int) -> None:
+    """onnx infers their element type alone before opset 16."""
+    compared = model(f"c = {name}(x, x) b = Cast <to = FLOAT> (c) y = Identity(b)", opset=opset)
+    assert compared.shapes["c"] == compared.shapes["b"] == ("N", 6, 4, 4)
+
+
 @pytest.mark.parametrize("name", ["ImageScaler", "Affine", "GroupNormalization"])
 def test_operators_onnx_does_not_infer_keep_their_inputs_shape(name: str) -> None:
     assert CASES[name].model().shapes["b"] == ("N", 6, 4, 4)

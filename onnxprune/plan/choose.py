@@ -23,7 +23,7 @@ from onnxprune.importance import Scores
 from onnxprune.labels import Ids
 from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
-from onnxprune.plan.rows import RowSet, Table, Way, equal, row_sets, tabulate, whole
+from onnxprune.plan.rows import RowSet, Table, Way, equal, rectangular, row_sets, tabulate, whole
 from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
@@ -214,7 +214,10 @@ class Chooser:
         gone = np.zeros(way.count + 1, dtype=bool)  # the last entry is for units in no bundle
         for c, n in enumerate(surplus.tolist()):
             gone[order[classes.of[order] == c][:n]] = True
-        return np.flatnonzero(gone[way.bundle] | way.gone), note
+        lost = gone[way.bundle] | way.gone
+        if not rectangular(self.tables[g], way, lost):  # no solver is trusted with the user's model
+            return np.zeros(0, dtype=np.int64), "left whole: its rows would not stay rectangular"
+        return np.flatnonzero(lost), note
 
     def wanted(self, g: int, option: Option, share: Floats) -> tuple[Floats, Ids]:
         """Bundles of each class that group `g` should keep, and those it must."""

@@ -32,7 +32,7 @@ class Classes:
         size: Bundles in each class. Shape (classes,).
         widths: Per source axis, how many indices a bundle of each class stands for. Shape (sources, classes).
         fixed: Per source axis, indices that cannot be removed. Shape (sources,).
-        floors: Axes of which some index must stay: 0/1. Shape (axes, classes).
+        floors: Axes, and rows, of which some index must stay: 0/1. Shape (axes, classes).
         rows: Per family, how many members of each row a bundle of each class stands for, and the members that cannot
             be removed: shapes (rows, classes) and (rows,).
     """
@@ -49,7 +49,8 @@ class Classes:
 def classes_of(table: Table, way: Way) -> Classes:
     """The classes of one group when it loses channels in a certain way: bundles with equal columns in the table."""
     widths, fixed = bundled(table.widths, table.fixed, way)
-    floors = np.minimum(bundled(table.floors, np.zeros(len(table.floors), np.int64), way)[0], 1)
+    floors, kept = bundled(table.floors, np.zeros(len(table.floors), np.int64), way)
+    floors = np.minimum(floors[kept == 0], 1)  # the others keep an index whatever is chosen
     families = [
         bundled(members[alive].astype(np.int64), held[alive], way)
         for (members, _), held, alive in zip(table.rows, way.held, way.alive, strict=True)
@@ -57,7 +58,8 @@ def classes_of(table: Table, way: Way) -> Classes:
     columns = np.concatenate([widths, floors, *(members for members, _ in families)])
     _, first, of, size = np.unique(columns, axis=1, return_index=True, return_inverse=True, return_counts=True)
     rows = tuple((members[:, first], held) for members, held in families if uneven(members, held))
-    few = np.unique(floors[:, first], axis=0)
+    equal = [members[:1] > 0 for members, held in families if not uneven(members, held) and not held[:1].any()]
+    few = np.unique(np.concatenate([floors, *equal])[:, first], axis=0)  # rows that cannot differ still keep a member
     return Classes(of.ravel(), size.astype(np.int64), widths[:, first], fixed, few, rows)
 
 

@@ -76,17 +76,28 @@ class Way:
 
 def tabulate(dependencies: Dependencies, groups: Sequence[Group]) -> list[Table]:
     """The constraints of every group."""
-    total = dependencies.unit_count + len(dependencies.whole)
-    owner, place = np.full(total, -1, dtype=np.int64), np.zeros(total, dtype=np.int64)
+    owner, place = np.zeros((2, dependencies.unit_count), dtype=np.int64)
     for g, group in enumerate(groups):
         owner[group.units] = g
         place[group.units] = np.arange(group.units.size)
-    axes: list[list[Ids]] = [[] for _ in groups]
+    axes: list[dict[bytes, Ids]] = [{} for _ in groups]
     for axis in dependencies.axes:
-        owners = owner[axis]
-        if owners[0] >= 0 and (owners == owners[0]).all():
-            axes[int(owners[0])].append(axis)
-    return [table(dependencies, group, axes[g], place) for g, group in enumerate(groups)]
+        units = choosable(dependencies, axis)
+        owners = owner[units]
+        g = int(np.bincount(owners, minlength=1).argmax())  # one group's index suffices where several share an axis
+        axes[g].setdefault(units[owners == g].tobytes(), units[owners == g])
+    return [table(dependencies, group, list(axes[g].values()), place) for g, group in enumerate(groups)]
+
+
+def choosable(dependencies: Dependencies, axis: Ids) -> Ids:
+    """The units that must not all go if an axis is to keep an index: a whole row goes when all its members do."""
+    count, found = dependencies.unit_count, np.unique(axis)
+    while True:
+        rows = [dependencies.whole[row - count] for row in found[found >= count]]
+        wide = np.unique(np.concatenate([found, *rows]))
+        if wide.size == found.size:
+            return wide[wide < count]
+        found = wide
 
 
 def table(dependencies: Dependencies, group: Group, axes: Sequence[Ids], place: Ids) -> Table:
@@ -239,6 +250,16 @@ def possible(table: Table, gone: Mask, dead: Mask) -> bool:
         return False
     empty = [parents[table.left(f, gone, dead) == 0] for f, parents in enumerate(table.parents)]
     return all(bool((p >= 0).all() and dead[p].all()) for p in empty)
+
+
+def rectangular(table: Table, way: Way, gone: Mask) -> bool:
+    """Whether every axis keeps an index, and living rows equal numbers, when units go in a way."""
+    lefts = [
+        members[alive] @ ~gone + held[alive]
+        for (members, _), held, alive in zip(table.rows, way.held, way.alive, strict=True)
+    ]
+    even = all(bool(left.size and left.min() == left.max() > 0) for left in lefts)
+    return even and bool((table.floors @ ~gone).all())
 
 
 def whole_way(table: Table, sets: Sequence[RowSet], gone: Mask, dead: Mask) -> Way:

@@ -24,7 +24,8 @@ from onnxprune.rules import (
     text,
     vision,
 )
-from onnxprune.rules.op import CannotTrace, Op, Product, Rows
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace, Product, Rows
 from onnxprune.rules.registry import RULES, find, find_resize
 
 __all__ = [

@@ -12,7 +12,8 @@ import onnx
 
 from onnxprune.graph import subgraphs
 from onnxprune.labels import Axes, Axis
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import rule
 from onnxprune.rules.zeros import keeps_zero
 

@@ -13,8 +13,9 @@ import numpy as np
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Dim
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
 from onnxprune.rules.pointwise import aligned
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted
 from onnxprune.shapes import channels_last
@@ -78,7 +79,7 @@ def grouped(op: Op, channels: Axis, groups: int, out_axis: int, in_axis: int, fa
     leaves that axis as it is, and is what ties the channels of a depthwise convolution.
     """
     dims = op.shape(1)
-    if not isinstance(dims[0], int) or not isinstance(dims[1], int) or dims[0] % groups:
+    if not isinstance(dims[0], int) or not isinstance(dims[1], int) or groups < 1 or dims[0] % groups:
         raise CannotTrace("the weight's shape is unknown")
     first = op.plain(op.input(1), 0)
     if first.ids is None:

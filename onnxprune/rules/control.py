@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from onnxprune.labels import Axes, Axis
 from onnxprune.model import Dim
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import rule
 from onnxprune.rules.zeros import is_weight, keeps_zero
 

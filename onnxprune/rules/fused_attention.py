@@ -14,8 +14,9 @@ import numpy as np
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.rules.attention import apart
 from onnxprune.rules.edit import Edit, Mask
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
 from onnxprune.rules.quant import per_index
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted, keeps_zero
 

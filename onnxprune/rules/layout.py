@@ -10,7 +10,8 @@ import numpy as np
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.model import Dim
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 
 
@@ -18,7 +19,10 @@ from onnxprune.rules.registry import resize, rule
 def transpose(op: Op) -> Sequence[Axes]:
     """numpy.transpose."""
     x = op.input(0)
-    return [op.permuted(x, op.attr("perm", list(reversed(range(len(x))))))]
+    order = op.attr("perm", list(reversed(range(len(x)))))
+    if sorted(order) != list(range(len(x))):
+        raise CannotTrace(f"Transpose by {order} of a tensor with {len(x)} axes")
+    return [op.permuted(x, order)]
 
 
 @rule("Concat")

@@ -5,6 +5,7 @@ Law: whatever a method cannot express exactly, it freezes, and it records why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar, cast
@@ -12,12 +13,9 @@ from typing import TypeVar, cast
 import numpy as np
 import onnx
 
-from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
+from onnxprune.labels import LONGEST, Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
-from onnxprune.rules.records import CannotTrace as CannotTrace
-from onnxprune.rules.records import Product as Product
-from onnxprune.rules.records import Records as Records
-from onnxprune.rules.records import Rows as Rows
+from onnxprune.rules.records import CannotTrace, Product, Records, Rows
 from onnxprune.shapes import attribute, standard
 
 T = TypeVar("T")
@@ -160,7 +158,13 @@ class Op:
                 self.fix(axes, k, tensor, reason)
 
     def plain(self, axes: Axes, k: int) -> Axis:
-        """Axis `k` with ids of its own: where they differed by row, the rows are tied position by position."""
+        """Axis `k` with ids of its own: where they differed by row, the rows are tied position by position.
+
+        Raises:
+            CannotTrace: There is no such axis, which onnx's inference does not notice of every operator.
+        """
+        if k >= len(axes):
+            raise CannotTrace(f"{self.kind} reads axis {k} of a tensor with {len(axes)} axes")
         axis = axes[k]
         return axis if axis.ids is None or not axis.by else Axis(self.collapse(axis.ids))
 
@@ -335,6 +339,10 @@ class Op:
         """
         live = [k for k in members if axes[k].ids is not None]
         if not live:
+            return None
+        if math.prod(sizes) > LONGEST:
+            for k in live:
+                self.freeze_ids(cast(Ids, axes[k].ids), f"merged into more than {LONGEST} indices", tensor, k)
             return None
         leaf = leaf_of(axes, live)
         axis = axes[leaf]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.labels import Axes, Axis
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import rule
 
 UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitCast BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu
@@ -70,6 +71,8 @@ def aligned(op: Op, i: int, rank: int) -> tuple[Axes, tuple[object, ...]]:
     elif op.opset < 7 and i == 1 and op.attr("broadcast", 0):
         start = op.attr("axis", start)
     lead, tail = start, rank - start - len(dims)
+    if lead < 0 or tail < 0:
+        raise CannotTrace(f"{op.kind} cannot line up {len(dims)} axes with {rank}")
     where = {k: k + lead for k in range(len(dims))}
     moved = tuple(a.moved(where) for a in axes)
     return (Axis(),) * lead + moved + (Axis(),) * tail, (1,) * lead + dims + (1,) * tail

@@ -11,7 +11,8 @@ from onnxprune.labels import Axes, Axis
 from onnxprune.rules.contract import resize_group
 from onnxprune.rules.integers import operands, own_axis
 from onnxprune.rules.norm import softmax_axes
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.reduce import mixing
 from onnxprune.rules.registry import resize, rule, trace_standard
 from onnxprune.rules.zeros import keeps_zero

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.zeros import contracted, keeps_zero
 

@@ -11,6 +11,7 @@ from onnxprune.labels import Axes, Axis, Ids, in_order, leaf_of, spread, varies
 from onnxprune.model import Dim, Shape
 from onnxprune.rules.edit import Edit, Mask
 from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 
 MANY = 2**20  # rows over every pixel of an image are not worth their memory: tied, they keep the same positions
@@ -20,6 +21,9 @@ MANY = 2**20  # rows over every pixel of an image are not worth their memory: ti
 def reshape(op: Op) -> Sequence[Axes]:
     """numpy.reshape: runs of axes with equal products are flattened and cut again, labels and all."""
     x, before, after = op.input(0), op.shape(0), op.out_shape()
+    old, new = ([d for d in shape if isinstance(d, int)] for shape in (before, after))
+    if len(old) == len(before) and len(new) == len(after) and math.prod(old) != math.prod(new):
+        raise CannotTrace(f"{op.kind} makes {math.prod(new)} indices of {math.prod(old)}")
     out: list[Axis] = [Axis()] * len(after)
     runs = segments(before, after)
     one_to_one = {ins[0]: outs[0] for ins, outs in runs if len(ins) == len(outs) == 1}
@@ -233,6 +237,8 @@ def depth_to_space(op: Op) -> Sequence[Axes]:
     op.fix_rest(x, (0, 1), op.name_in(0), "DepthToSpace interleaves this axis")
     if channels.ids is None:
         return [(op.plain(x, 0), channels, Axis(), Axis())]
+    if block < 1 or channels.ids.size % (block * block):
+        raise CannotTrace(f"{channels.ids.size} channels are no whole number of blocks of {block} x {block}")
     blocks = channels.ids.reshape(block * block, -1)
     if op.attr("mode", "DCR") == "CRD":
         blocks = channels.ids.reshape(-1, block * block).T

@@ -11,7 +11,8 @@ import numpy as np
 
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.reduce import mixing
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.select import cut

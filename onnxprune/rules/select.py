@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 from onnxprune.shapes import slice_parts, slice_range
 
@@ -105,7 +106,10 @@ def resize_slice(edit: Edit) -> None:
     """Bounds on a shrunken axis become counts; a slice whose steps became uneven becomes a Gather."""
     axes = edit.axes(edit.node.input[0])
     values = [edit.value(i) for i in range(len(edit.node.input))]
-    starts, ends, where, steps = slice_parts(edit.node, values)
+    try:
+        starts, ends, where, steps = slice_parts(edit.node, values)
+    except ValueError:
+        return  # computed bounds: what they may cut was frozen, and the other axes have none
     for t, axis in enumerate(where):
         k = axis % len(axes)
         ids = axes[k].ids

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from onnxprune.labels import Axes, Axis
 from onnxprune.rules.contract import convolve
 from onnxprune.rules.edit import Edit
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 from onnxprune.rules.registry import resize, rule
 from onnxprune.rules.signature import axes
 

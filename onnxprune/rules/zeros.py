@@ -14,7 +14,8 @@ import numpy as np
 
 from onnxprune.graph import subgraphs
 from onnxprune.labels import Axes, Axis, Ids
-from onnxprune.rules.op import CannotTrace, Op
+from onnxprune.rules.op import Op
+from onnxprune.rules.records import CannotTrace
 
 # f(0) = 0, parameters of the channel being zero too; movement; averages over other axes.
 KEEPS = frozenset(

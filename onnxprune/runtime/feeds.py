@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from onnxprune.errors import DataError, RuntimeUnavailable
 from onnxprune.runtime.execute import parsed, run
 from onnxprune.runtime.sessions import Array, Source, session
 
+LARGEST = 2**28  # elements of an input
 # Tried in turn for sizes a model leaves open: (height and width, length of a sequence).
 GUESSES = ((224, 16), (256, 128), (64, 64), (640, 512), (32, 1), (299, 256))
 
@@ -118,6 +120,9 @@ def draw(inputs: list[onnx.ValueInfoProto], shapes: list[tuple[int, ...]], seed:
         kind = value.type.tensor_type.elem_type
         if kind in (TensorProto.STRING, TensorProto.UNDEFINED):
             what = f"input '{value.name}' holds text" if kind else f"input '{value.name}' has no type"
+            raise DataError(what, remedy="give it as data (--data X.npz)")
+        if math.prod(shape) > LARGEST:
+            what = f"input '{value.name}' is {' x '.join(map(str, shape))}, too large to make up"
             raise DataError(what, remedy="give it as data (--data X.npz)")
         dtype = helper.tensor_dtype_to_np_dtype(kind)
         whole = dtype.kind in "iub" or dtype.name.startswith(("int", "uint"))

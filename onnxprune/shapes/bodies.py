@@ -43,7 +43,19 @@ def shape_of(info: TypeProto) -> Shape | None:
     """The dimensions in a tensor type, or None when it has no known rank."""
     if not info.HasField("tensor_type") or not info.tensor_type.HasField("shape"):
         return None
-    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in info.tensor_type.shape.dim)
+    return tuple(dimension(d) for d in info.tensor_type.shape.dim)
+
+
+def dimension(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    """One dimension. Some exporters write -1 for a size that is open."""
+    if dim.HasField("dim_value"):
+        return dim.dim_value if dim.dim_value >= 0 else None
+    return dim.dim_param or None
+
+
+def is_dimension(entry: object) -> bool:
+    """Whether an entry of a computed shape can be a size: odd inputs may give fractions, or less than 0."""
+    return entry is None or isinstance(entry, str) or (isinstance(entry, int) and entry >= 0)
 
 
 def tensor_type(kind: int, shape: Shape | None) -> TypeProto:

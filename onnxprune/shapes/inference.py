@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxprune.graph import captured, every_graph, subgraphs
 from onnxprune.model import SMALL, Array, Dim, Model, Shape
 from onnxprune.shapes import bodies
-from onnxprune.shapes.bodies import shape_of, tensor_type
+from onnxprune.shapes.bodies import is_dimension, shape_of, tensor_type
 from onnxprune.shapes.contrib import RUNTIME, contrib_types, element_input
 from onnxprune.shapes.partial import PARTIAL_SHAPES, volume
 from onnxprune.shapes.standard import channels_last, standard
@@ -32,6 +32,9 @@ REFUSALS = (  # of onnx, where an operator or its inputs are unknown or do not f
     KeyError,
     ValueError,
 )
+MISFITS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
+UNKNOWN = (TypeError, ValueError, IndexError, ArithmeticError, NotImplementedError, RuntimeError, KeyError)
+ALIASES = {"GreaterOrEqual": "Greater", "LessOrEqual": "Less"}  # before opset 16 onnx infers the type of these alone
 
 
 class Inference:
@@ -40,6 +43,7 @@ class Inference:
     Attributes:
         types: Tensor name -> TypeProto.
         values: Tensor name -> array: int64, bool or float when fully known, object with None entries when half known.
+        misfits: First output of a node whose inputs do not fit its operator -> what onnx says about it.
     """
 
     def __init__(self, model: Model) -> None:
@@ -48,6 +52,7 @@ class Inference:
         self.hints = {i.name: i.type for g in every_graph(graph) for i in [*g.value_info, *g.output]}
         self.types: dict[str, TypeProto] = {}
         self.values: dict[str, Array] = {}
+        self.misfits: dict[str, str] = {}
         self.unnamed = 0
         for info in graph.input:
             self.types[info.name] = self.named(info.type)
@@ -115,7 +120,7 @@ class Inference:
             inferred, hint = found.get(name), self.hints.get(name)
             self.types[name] = better(inferred, hint)
         special = PARTIAL_SHAPES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if special and (shape := special(self, node)) is not None:
+        if special and (shape := special(self, node)) is not None and all(map(is_dimension, shape)):
             kind = self.types[node.output[0]].tensor_type.elem_type or self.element(node.input[0])
             self.types[node.output[0]] = tensor_type(kind, shape)
         for name in filter(None, node.output):
@@ -148,6 +153,8 @@ class Inference:
             return self.retyped(
                 node, self.ask_turned(plain) if channels_last(node) else self.ask_onnx(plain, real=True)
             )
+        if domain == "" and node.op_type in ALIASES:
+            node = onnx.helper.make_node(ALIASES[node.op_type], node.input, node.output)
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opsets.get(domain, 1), domain)
             inputs = set(node.input) | captured(node)
@@ -155,7 +162,11 @@ class Inference:
             types = {n: as_real(t) for n, t in types.items()} if real else types
             data = {n: as_tensor(self.values[n], n) for n in node.input if known(self.values.get(n))}
             found: Mapping[str, TypeProto] = onnx.shape_inference.infer_node_outputs(schema, node, types, data)
-        except REFUSALS:
+        except REFUSALS as error:
+            why = " ".join(str(error).split())
+            known_inputs = all(self.shape(n) is not None for n in node.input if n)
+            if isinstance(error, MISFITS) and node.output and known_inputs and "unsupported type" not in why:
+                self.misfits[node.output[0]] = why  # types are another matter: runtimes take more than the standard
             return {}
         return found
 
@@ -200,7 +211,7 @@ class Inference:
                 return pack(evaluate(node, inputs))
             if all(i.dtype != object for i in inputs) and len(node.output) == 1:
                 return self.reference(node, inputs)
-        except (TypeError, ValueError, IndexError, ZeroDivisionError, NotImplementedError, RuntimeError, KeyError):
+        except UNKNOWN:
             return None
         return None
 

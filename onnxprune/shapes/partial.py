@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -60,7 +61,7 @@ def match_unknown(out: list[Dim], source: Shape | None) -> None:
 
 def volume(dims: Sequence[Dim]) -> int:
     """Number of elements of known dimensions."""
-    return int(np.prod([int(d) for d in dims if d is not None], dtype=np.int64))
+    return math.prod(int(d) for d in dims if d is not None)
 
 
 def expanded(inference: Known, node: onnx.NodeProto) -> Shape | None:
@@ -99,6 +100,19 @@ def resampled(inference: Known, node: onnx.NodeProto) -> Shape | None:
     return tuple(sizes.tolist()) if policy == b"stretch" else None
 
 
+def sliced(inference: Known, node: onnx.NodeProto) -> Shape | None:
+    """The output shape of a Slice whose bounds are computed: the axes it does not name keep their sizes."""
+    source = inference.shape(node.input[0])
+    bounds = [inference.values.get(name) for name in node.input[1:]]
+    if source is None or len(bounds) < 3 or all(b is not None and b.dtype != object for b in bounds):
+        return None
+    axes = bounds[2]
+    if axes is None or axes.dtype == object:
+        return None
+    cut = {int(k) % max(len(source), 1) for k in axes.ravel()}
+    return tuple(None if k in cut else d for k, d in enumerate(source))
+
+
 def like_input(inference: Known, node: onnx.NodeProto) -> Shape | None:
     """The shape of the first input."""
     return inference.shape(node.input[0])
@@ -119,6 +133,7 @@ PARTIAL_SHAPES: Mapping[str, Callable[[Known, onnx.NodeProto], Shape | None]] = 
     "Expand": expanded,
     "ConstantOfShape": filled,
     "Resize": resampled,
+    "Slice": sliced,
     "ImageScaler": like_input,
     "Affine": like_input,
     "CausalConvWithState": like_input,

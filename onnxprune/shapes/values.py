@@ -5,6 +5,7 @@ A half-known value is an object array whose entries are numbers, symbols, or Non
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -43,11 +44,21 @@ def pack(entries: Sequence[object] | Array) -> Array:
     return array if half_known or array.dtype != object else array.astype(np.int64)
 
 
-def lift(function: Callable[[object, object], object]) -> Evaluate:
-    """An elementwise binary function, unknown where an operand is; exact inputs are left to numpy's own types."""
+def lift(function: Callable[[object, object], object], neutral: int) -> Evaluate:
+    """An elementwise binary function, unknown where an operand is; exact inputs are left to numpy's own types.
+
+    Beside its neutral number a symbol stays what it is, and times 0 it is 0: pruned models correct sizes so.
+    """
+    commutes = function in (operator.add, operator.mul)
 
     def each(a: object, b: object) -> object:
-        return function(a, b) if known_entry(a) and known_entry(b) else None
+        if known_entry(a) and known_entry(b):
+            return function(a, b)
+        if function is operator.mul and 0 in (a, b):
+            return 0
+        if known_entry(b) and b == neutral:
+            return a
+        return b if commutes and known_entry(a) and a == neutral else None
 
     wide = np.frompyfunc(each, 2, 1)
 
@@ -119,7 +130,7 @@ def slice_parts(
     """starts, ends, axes, steps of a Slice node.
 
     Raises:
-        ValueError: One of them is not a known constant.
+        ValueError: One of them is not a known constant, or they do not fit together.
     """
     if len(inputs) > 1:
         given = [*inputs[1:5], *[None] * (5 - len(inputs))]
@@ -131,6 +142,8 @@ def slice_parts(
     starts, ends = list(parts[0] or []), list(parts[1] or [])
     axes = list(parts[2]) if parts[2] is not None else list(range(len(starts)))
     steps = list(parts[3]) if parts[3] is not None else [1] * len(starts)
+    if not len(starts) == len(ends) == len(axes) == len(steps) or 0 in steps:
+        raise ValueError("slice bounds of different numbers, or a step of 0")
     return starts, ends, axes, steps
 
 
@@ -155,6 +168,13 @@ def reshape_value(node: onnx.NodeProto, inputs: list[Array]) -> Array:
     return inputs[0].reshape(tuple(inputs[1].tolist()))
 
 
+def tile(node: onnx.NodeProto, inputs: list[Array]) -> Array:
+    """Tile on a small value."""
+    if inputs[1].shape != (inputs[0].ndim,) or math.prod(max(1, r) for r in inputs[1].tolist()) > SMALL:
+        raise ValueError("repeats of another rank, or many")
+    return np.tile(inputs[0], inputs[1].tolist())
+
+
 def product(node: onnx.NodeProto, inputs: list[Array]) -> Array:
     """ReduceProd on a small value."""
     axes = axes_of(node, inputs)
@@ -171,13 +191,14 @@ VALUES: dict[str, Evaluate] = {
     "Concat": concat,
     "Slice": slicing,
     "Cast": cast,
+    "Tile": tile,
     "Reshape": reshape_value,
     "ConstantOfShape": fill_constant,
     "ReduceProd": product,
-    "Add": lift(operator.add),
-    "Sub": lift(operator.sub),
-    "Mul": lift(operator.mul),
-    "Div": lift(quotient),
+    "Add": lift(operator.add, 0),
+    "Sub": lift(operator.sub, 0),
+    "Mul": lift(operator.mul, 1),
+    "Div": lift(quotient, 1),
     "Floor": lambda node, inputs: inputs[0] if inputs[0].dtype == object else np.floor(inputs[0]),
     "Ceil": lambda node, inputs: inputs[0] if inputs[0].dtype == object else np.ceil(inputs[0]),
 }

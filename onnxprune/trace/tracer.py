@@ -14,7 +14,8 @@ from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, fits
 from onnxprune.model import Model
 from onnxprune.normalise import normalise
 from onnxprune.rules import CannotTrace, Op, find
-from onnxprune.rules.op import Records
+from onnxprune.rules.fit import can_label, refuse_unfit
+from onnxprune.rules.records import Records
 from onnxprune.rules.zeros import note_mixed, note_zeros
 from onnxprune.sharing import untie
 from onnxprune.trace.dependencies import Dependencies
@@ -54,9 +55,10 @@ class Tracer:
     def open(self, name: str) -> Axes | None:
         """Fresh ids for every axis of an initializer; frozen axes for what cannot be sliced."""
         weight = self.model.weights.get(name)
-        if weight is None:
-            shape = self.model.shapes.get(name)
-            cause = self.reason("not a dense initializer", "", name, -1)
+        if weight is None or not can_label(weight.shape):
+            shape = self.model.shapes.get(name) if weight is None else weight.shape
+            reason = "not a dense initializer" if weight is None else "no axis, or one too long to label"
+            cause = self.reason(reason, "", name, -1)
             return None if shape is None else tuple(Axis(cause=cause) for _ in shape)
         self.opened[name] = tuple(Axis(self.ties.fresh(size)) for size in weight.shape)
         return self.opened[name]
@@ -81,6 +83,7 @@ class Tracer:
             note_zeros(op)
             if rule is None:
                 raise CannotTrace(self.unknown(node))
+            refuse_unfit(op)
             outputs = rule.trace(op)
             note_mixed(op, outputs)
             for name, axes in zip(node.output, outputs, strict=False):

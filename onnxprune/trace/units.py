@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.labels import Axes, Axis, Freeze, Ids, Ties, components
 from onnxprune.model import Model
 from onnxprune.rules import Rows
-from onnxprune.rules.op import Records
+from onnxprune.rules.records import Records
 from onnxprune.trace.dependencies import Dependencies, Family, Group, Mask, Source
 
 

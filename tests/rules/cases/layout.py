@@ -50,6 +50,12 @@ chain(
     k=[1],
     **SLICED,
 )
+case(
+    "Slice-computed",  # the bounds are read while the model runs, but the axis they belong to is known
+    "x[N,3,4,4], e:int64[1] -> y[N,5,H,4]",
+    "a = Conv(x, w) b = Slice(a, e, i, k) y = Conv(b, v)",
+    w=(6, 3, 1, 1), v=(5, 6, 1, 1), i=[9], k=[2],
+)  # fmt: skip
 chain("Slice-spatial", "b = Slice(a, i, j)", i=[0, 0, 1], j=[9, 9, 3], out="2,4", v=(5, 6, 1, 1))
 case(
     "Slice-of-rows",
@@ -126,6 +132,13 @@ case(
     "a = Conv(x, w) s = Shape(a) n = Gather(s, i) m = Unsqueeze(n, j) t = Concat <axis=0> (m, k) b = Reshape(a, t) "
     "y = MatMul(b, v)",
     w=(6, 3, 1, 1), i=np.array(0), j=[0], k=[24], v=(24, 5),
+)  # fmt: skip
+case(
+    "Reshape-computed-and-split",  # the pruned model's corrected sizes are read as well as the dense model's
+    "x[N,3,2,2] -> y[N,5]",
+    "a = Conv(x, w) s = Shape(a) n = Gather(s, i) m = Unsqueeze(n, j) t = Concat <axis=0> (m, k) b = Reshape(a, t) "
+    "c, d = Split <axis=1> (b, p) y = MatMul(d, v)",
+    w=(6, 3, 1, 1), i=np.array(0), j=[0], k=[-1], p=[8, 16], v=(16, 5),
 )  # fmt: skip
 case(
     "Reshape-sizes-of-channels",
