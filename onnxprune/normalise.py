@@ -23,7 +23,7 @@ from onnxprune.errors import ModelError
 from onnxprune.graph import captured, every_node, reads, replace_nodes, subgraphs
 from onnxprune.model import Array, Model, bare
 from onnxprune.nested import Names, Sequences, branch, inline_functions, lift_weights, turns, unrolled
-from onnxprune.shapes import Inference, attribute, shape_of
+from onnxprune.shapes import Inference, attribute, disagrees, shape_of
 
 MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
@@ -52,7 +52,7 @@ def normalise(model: Model) -> Model:
         proto.ir_version = max(proto.ir_version, 4)  # the first whose initializers need not be inputs
     sort_nodes(proto.graph, where)
     staged = Model(proto, weights, model.path, model.external)
-    folder = Folder(staged, weights, names)
+    folder = Folder(staged, weights, names, where)
     folder.fold(proto.graph)
     drop_zero_states(staged)
     staged = drop_dead(staged)
@@ -79,8 +79,8 @@ def sort_nodes(graph: onnx.GraphProto, where: str) -> None:
 class Folder:
     """Walks a model's graphs, bodies included: infers all shapes and replaces what is known beforehand (in place)."""
 
-    def __init__(self, model: Model, weights: dict[str, Array], names: Names) -> None:
-        self.weights, self.names = weights, names
+    def __init__(self, model: Model, weights: dict[str, Array], names: Names, where: str) -> None:
+        self.weights, self.names, self.where = weights, names, where
         self.graph, self.inference = model.proto.graph, Inference(model)
         known = (self.inference.shape, self.inference.exact_value, self.constant)
         self.sequences = Sequences(*known, names, model.opsets.get("", 1))
@@ -123,6 +123,11 @@ class Folder:
             if plain is None:
                 self.inference.visit(node)
             return plain
+        if disagrees(node):
+            what = (
+                f"{node.op_type} '{node.name or node.output[0]}' and its body differ in the number of inputs or outputs"
+            )
+            raise ModelError(what, where=self.where, remedy="export the model again")
         condition = self.inference.exact_value(node.input[0]) if node.op_type == "If" else None
         taken = None if condition is None else branch(node, condition, self.sequences)
         if taken is not None:

@@ -1,6 +1,6 @@
 """Shapes and known values of every tensor, in one pass over the nodes. Law: what is stated holds for every input."""
 
-from onnxprune.shapes.bodies import shape_of, told
+from onnxprune.shapes.bodies import disagrees, shape_of, told
 from onnxprune.shapes.contrib import operand_order
 from onnxprune.shapes.inference import Inference
 from onnxprune.shapes.standard import channels_last, standard
@@ -10,6 +10,7 @@ __all__ = [
     "Inference",
     "attribute",
     "channels_last",
+    "disagrees",
     "operand_order",
     "shape_of",
     "slice_parts",

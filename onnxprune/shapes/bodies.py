@@ -69,6 +69,19 @@ def bodied(node: onnx.NodeProto, opset: int) -> bool:
     return since is not None and opset >= since and canonical(node.domain) == ""
 
 
+def disagrees(node: onnx.NodeProto) -> bool:
+    """Whether a node that runs bodies and its bodies disagree on the number of inputs or outputs."""
+    bodies = list(subgraphs(node))
+    if node.op_type == "If":
+        return len(bodies) != 2 or any(b.input or len(b.output) < len(node.output) for b in bodies)
+    first, told_of = (1, 2) if node.op_type == "Loop" else (0, 0)
+    states = len(node.input) - told_of - attribute(node, "num_scan_inputs", 0)
+    if len(bodies) != 1 or states < 0:
+        return True
+    given, made = len(bodies[0].input), len(bodies[0].output) - first
+    return given != len(node.input) or made < max(states, len(node.output))
+
+
 def enter(walk: Walk, node: onnx.NodeProto) -> None:
     """Learn the types of what a node's bodies are fed."""
     if node.op_type == "If":
