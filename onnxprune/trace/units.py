@@ -42,7 +42,7 @@ def collect(walked: Walked, *, free_groups: bool = False) -> Dependencies:
         free_groups: Let no family keep the same positions in all its rows.
     """
     ties = walked.ties
-    roots = ties.components()
+    roots = settle(walked)
     crowded = np.zeros_like(roots) if free_groups else crowd(walked, roots)
     rows = [without_crowding(r, crowded) for r in proper_rows(walked, roots)]
     sources = find_sources(walked)
@@ -68,6 +68,26 @@ def collect(walked: Walked, *, free_groups: bool = False) -> Dependencies:
         through_norms=walked.records.through,
         mixed={name: [ids for _, ids in found] for name, found in walked.records.mixed.items()},
     )
+
+
+def settle(walked: Walked) -> Ids:
+    """Roots, once every rectangle in which some row can only go whole has only such rows.
+
+    A row whose members are all tied to its parent keeps its width while it lives, so the others must keep it, too:
+    normalised queries and keys, beside values of the same projection.
+    """
+    while True:
+        roots = walked.ties.components()
+        settled = True
+        for rows in walked.records.rows:
+            if rows.parents is None:
+                continue
+            tied = (roots[rows.ids] == roots[rows.parents][:, None]).all(axis=1)
+            if tied.any() and not tied.all():
+                walked.ties.tie(rows.ids, rows.parents[:, None])
+                settled = False
+        if settled:
+            return roots
 
 
 def proper_rows(walked: Walked, roots: Ids) -> list[Rows]:

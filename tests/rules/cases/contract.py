@@ -142,6 +142,17 @@ case(
 )  # fmt: skip
 
 case(
+    "attention-cosine",  # queries and keys of length one: their heads go whole, and the values' with them
+    "x[N,3,7] -> y[N,3,5]",
+    "p = MatMul(x, w) p1 = Reshape(p, s) p2 = Transpose <perm=[2, 0, 3, 1, 4]> (p1) "
+    "q0 = Gather <axis=0> (p2, zero) k0 = Gather <axis=0> (p2, one) a = Gather <axis=0> (p2, two) "
+    "q = LpNormalization <axis=-1> (q0) k = LpNormalization <axis=-1> (k0) kt = Transpose <perm=[0, 1, 3, 2]> (k) "
+    "m = MatMul(q, kt) e = Softmax <axis=-1> (m) o = MatMul(e, a) o1 = Transpose <perm=[0, 2, 1, 3]> (o) "
+    "o2 = Reshape(o1, t) y = MatMul(o2, v)",
+    w=(7, 24), v=(8, 5), s=[0, 3, 3, 2, 4], t=[0, 3, 8],
+    zero=np.array(0), one=np.array(1), two=np.array(2),
+)  # fmt: skip
+case(
     "attention-halves-turned",
     "x[N,4,7] -> y[N,4,5]",
     "q = MatMul(x, w) r = Reshape(q, s) h = Slice(r, i, j, k) l = Slice(r, j, e, k) n = Neg(l) "
