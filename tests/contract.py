@@ -12,6 +12,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,16 @@ def prune(model: Path, *options: object, out: Path | str | None = None) -> list[
     """The arguments of a quick `prune`; options given later win."""
     output = model.with_name("small.onnx") if out is None else out
     return ["prune", model, "-o", output, "--align", "1", "--no-bench", *options]
+
+
+def inflated(shared: Path, name: str, tied: bool) -> onnx.ModelProto:
+    """An exported architecture with weights; `tied`: with parameters of equal value stored once, as exported."""
+    spec = spec_from_file_location("inflate", shared / "skeletons" / "inflate.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    proto: onnx.ModelProto = module.inflate(str(shared / "skeletons" / f"{name}.onnx"), 0, tied)
+    return proto
 
 
 def stored(proto: onnx.ModelProto, folder: Path, name: str = "model.onnx") -> Path:

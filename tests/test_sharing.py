@@ -19,7 +19,7 @@ from onnxprune.sharing import untie
 from onnxprune.trace import Dependencies, trace
 from onnxprune.verify import verify
 from tests import sharing_graphs
-from tests.contract import check_masked, check_removed, onnxprune, prune, stored
+from tests.contract import check_masked, check_removed, inflated, onnxprune, prune, stored
 from tests.graphs import loaded
 from tests.sharing_graphs import ALL, APART, TOGETHER, separate
 
@@ -171,18 +171,6 @@ def test_tied_exports_prune_like_untied_ones(name: str, shared: Path) -> None:
         small = cost(dependencies, dependencies.keep(chosen(dependencies)))
         kept.append((len(dependencies.groups), small.macs / cost(dependencies).macs))
     assert kept[0][0] == kept[1][0] and kept[0][1] == pytest.approx(kept[1][1], abs=0.01)
-
-
-def inflated(shared: Path, name: str, tied: bool) -> onnx.ModelProto:
-    """A skeleton with weights, its equal parameters shared or not."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("inflate", shared / "skeletons" / "inflate.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    proto: onnx.ModelProto = module.inflate(shared / "skeletons" / f"{name}.onnx", 0, tied)
-    return proto
 
 
 @pytest.mark.shared
