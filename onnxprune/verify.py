@@ -7,7 +7,7 @@ output in float32; 1e-4 leaves room for that. Wrong surgery (one channel off) sh
 happened in, which is why the outputs of convolutions and matrix products are compared too. Half precision is
 wider by the ratio of the epsilons. The absolute part covers outputs far below 1, such as saturated sigmoids, which
 runtimes approximate with a fixed absolute error of about 1e-7. Where activations are rounded, a last bit may become a
-whole step; such models are compared from one rounding to the next (see `rounding`).
+whole step; such models are compared from one rounding to the next (see `pieces`).
 """
 
 from __future__ import annotations
@@ -19,21 +19,23 @@ from itertools import product
 import numpy as np
 import onnx
 
+from onnxprune.branches import forced, pruned_branches
 from onnxprune.data import Feeds
 from onnxprune.data import batches as sample_batches
 from onnxprune.errors import DataError, RuntimeUnavailable, VerificationError
-from onnxprune.graph import every_node, reads, subgraphs
+from onnxprune.graph import every_node
 from onnxprune.labels import Ids
-from onnxprune.model import Array, Model, bare, check, is_float
+from onnxprune.model import Array, Model, check, is_float
+from onnxprune.pieces import between, cuts, rounded
 from onnxprune.reference import restricted, unreachable
-from onnxprune.rewrite import masked, severed, take, touched
-from onnxprune.rounding import between, rounded
+from onnxprune.rewrite import masked, severed, take
 from onnxprune.runtime import Session, capture, run, session
 from onnxprune.trace import Dependencies, Mask
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 ABSOLUTE = 1e-2  # added to the scale of an output; times the tolerance it allows 1e-6 in float32
 REMEDY = "nothing was written; --skip the layer, and please report it"
+ONE = {"size": 1, "limit": 1}  # sample of a batch
 CHUNK = 64  # tensors captured at once when a difference is traced to its first tensor
 
 
@@ -61,6 +63,7 @@ class Equivalence:
         unproved: Of those, the ones for which no reference can be made. With any, only shapes and finite values were
             compared, and `max_abs` and `max_rel` say nothing.
         deviation: Largest relative difference of an output from the plainly masked model; None if there is no figure.
+        pieces: In how many pieces the models were compared, because they enlarge rounding; 0: as a whole.
         not_run: Branches that could not be run on the inputs given; '' if none.
     """
 
@@ -75,11 +78,12 @@ class Equivalence:
     unproved: tuple[str, ...] = ()
     deviation: float | None = None
     not_run: str = ""
+    pieces: int = 0
 
     def to_dict(self) -> dict[str, object]:
         """As plain values, for JSON."""
         empty = {"through", "unproved", "deviation"} if not self.through else set()
-        empty |= {"not_run"} if not self.not_run else set()
+        empty |= {name for name in ("not_run", "pieces") if not getattr(self, name)}
         return {key: value for key, value in asdict(self).items() if key not in empty}
 
 
@@ -170,16 +174,28 @@ def verify(
     keep = dependencies.keep(removed)
     if lost := unreachable(dependencies, keep):
         return approximated(compare_forms(dependencies.model, pruned, batches, threads), dependencies, keep, lost)
-    reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
-    if found.ok and not (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
-        if (found := worst_branch(found, dependencies, keep, reference, pruned, batches[0], threads)).ok:
-            return found
-        where = f"where it takes the other branch of an If, at output '{found.worst}'"
-    elif not found.ok:
-        each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
-        where = next(filter(None, each), "no single tensor differs")
+    found, where = compare_within(dependencies, removed, pruned, batches, threads)
+    if found.ok and not where:
+        return found
     what = f"the pruned model differs from the masked one by {found.max_rel:.1e} (allowed {found.tolerance:.0e})"
     raise VerificationError(what, where=where, remedy=REMEDY)
+
+
+def compare_within(
+    dependencies: Dependencies, removed: Ids, pruned: Model, batches: Sequence[Feeds], threads: int
+) -> tuple[Equivalence, str]:
+    """Compare outputs, inner layers and branches; the result, and where it fails."""
+    keep = dependencies.keep(removed)
+    reference, found = compare_masked(dependencies, removed, pruned, batches, threads)
+    if not found.ok:
+        each = (first_difference(dependencies, keep, reference, pruned, feeds, threads) for feeds in batches)
+        return found, next(filter(None, each), "no single tensor differs")
+    if not found.pieces and (where := inner_difference(dependencies, keep, reference, pruned, batches[0], threads)):
+        found = compare_pieces(found, dependencies, keep, reference, pruned, batches, threads)
+        if not found.pieces:
+            return found, where
+    found = worst_branch(found, dependencies, keep, reference, pruned, batches[0], threads)
+    return found, "" if found.ok else f"where it takes the other branch of an If, at output '{found.worst}'"
 
 
 def compare_masked(
@@ -190,7 +206,7 @@ def compare_masked(
     for cut in (masked, severed):
         plain = cut(dependencies, removed)
         reference = restricted(dependencies, keep, plain)
-        found = compare_rounded(dependencies, keep, reference, pruned, batches, threads)
+        found = compare_closely(dependencies, keep, reference, pruned, batches, threads)
         if found.max_abs < np.inf:  # else zeros met a division, and the channels are cut off at their readers instead
             break
     if reference is not plain:
@@ -259,41 +275,40 @@ def worst_branch(
     return found
 
 
-def pruned_branches(dependencies: Dependencies, keep: Mask) -> list[str]:
-    """The main graph's If nodes whose branches hold or read something that became smaller, by first output."""
-    nodes = [n for n in dependencies.model.proto.graph.node if n.op_type == "If"]
-    reached = {n.output[0]: [name for body in subgraphs(n) for name in reads(body)] for n in nodes}
-    small = {o: any(touched(dependencies.labels.get(name, ()), keep) for name in read) for o, read in reached.items()}
-    return [name for name in small if small[name]][:CHUNK]
-
-
-def forced(model: Model, name: str, taken: bool) -> Model:
-    """The model with one If of the main graph, known by its first output, taking the branch `taken`."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    held = f"{name}_forced"
-    for node in proto.graph.node:
-        if name in node.output[:1]:
-            node.input[0] = held
-    proto.graph.initializer.append(bare(held, np.array(taken)))
-    return replace(model, proto=proto, weights={**model.weights, held: np.array(taken)})
-
-
-def compare_rounded(
+def compare_closely(
     dependencies: Dependencies, keep: Mask, reference: Model, pruned: Model, batches: Sequence[Feeds], threads: int
 ) -> Equivalence:
-    """Compare two models; if they differ and round, from one rounding to the next, on 16 samples of every batch."""
+    """Compare two models; if they differ, piece by piece, for the model may only enlarge what rounding left."""
     found = compare(reference, pruned, batches, threads=threads)
-    if found.ok or not rounded(pruned, dependencies.labels):
+    return found if found.ok else compare_pieces(found, dependencies, keep, reference, pruned, batches, threads)
+
+
+def compare_pieces(
+    found: Equivalence,
+    dependencies: Dependencies,
+    keep: Mask,
+    reference: Model,
+    pruned: Model,
+    batches: Sequence[Feeds],
+    threads: int,
+) -> Equivalence:
+    """Compare two models from one cut to the next: `found`, where that does not agree either or nothing can be cut.
+
+    Models that round are compared on 16 samples of every batch, others on one.
+    """
+    names, few = cuts(pruned, dependencies.labels), {} if rounded(pruned, dependencies.labels) else ONE
+    if not names:
         return found
-    allowed, ok, max_abs, max_rel, worst = tolerance(reference), True, 0.0, 0.0, ""
-    for feeds in (part for whole in batches for part in sample_batches(reference, whole)):
+    max_abs, max_rel, worst = 0.0, 0.0, ""
+    for feeds in (part for whole in batches for part in sample_batches(reference, whole, **few)):
         for name, x, y in between(dependencies, keep, reference, pruned, feeds, threads):
-            absolute, relative, same = difference(x, y, allowed)
-            ok, max_abs = ok and same, max(max_abs, absolute)
+            absolute, relative, same = difference(x, y, found.tolerance)
+            if not same:
+                return found
+            max_abs = max(max_abs, absolute)
             if relative >= max_rel:
                 max_rel, worst = relative, name
-    return Equivalence(ok, "exact", max_abs, max_rel, allowed, len(batches), worst)
+    return replace(found, ok=True, max_abs=max_abs, max_rel=max_rel, worst=worst, pieces=len(names) + 1)
 
 
 def check_normalised(original: Model, dense: Model, batches: Sequence[Feeds], threads: int) -> None:

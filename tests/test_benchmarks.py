@@ -22,6 +22,8 @@ from onnxprune.trace import trace
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they are scripts, not a package
 
+import coverage  # noqa: E402
+import large  # noqa: E402
 import li2016  # noqa: E402
 import scaling  # noqa: E402
 
@@ -121,11 +123,17 @@ def test_a_resnet50_keeps_the_promises(tmp_path: Path) -> None:
         assert peaks["rewrite"] < 2.0
 
 
-@pytest.mark.parametrize("script", [li2016, scaling], ids=["li2016", "scaling"])
+@pytest.mark.parametrize("script", [li2016, scaling, large], ids=["li2016", "scaling", "large"])
 def test_the_readme_shows_the_committed_figures(script: Any) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert script.markdown(json.loads(script.RESULTS.read_text(encoding="utf-8"))) in readme
 
 
-def test_the_committed_promises_hold() -> None:
-    assert scaling.broken(json.loads(scaling.RESULTS.read_text(encoding="utf-8"))) == []
+def test_the_front_page_shows_the_committed_coverage() -> None:
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert coverage.markdown(json.loads(coverage.RESULTS.read_text(encoding="utf-8"))) in readme
+
+
+@pytest.mark.parametrize("script", [scaling, large, coverage], ids=["scaling", "large", "coverage"])
+def test_the_committed_promises_hold(script: Any) -> None:
+    assert script.broken(json.loads(script.RESULTS.read_text(encoding="utf-8"))) == []

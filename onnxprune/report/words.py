@@ -128,7 +128,8 @@ def agreement(e: Equivalence) -> str:
     """How closely two models agreed, on how much."""
     figures = f"largest difference {e.max_abs:.1e}, relative {e.max_rel:.1e} (allowed {e.tolerance:.0e})"
     missed = f"; not run, give data for it: {e.not_run}" if e.not_run else ""
-    return f"{plural(e.batches, 'batch')}: {figures}{missed}"
+    how = f", in {e.pieces} pieces" if e.pieces else ""
+    return f"{plural(e.batches, 'batch')}{how}: {figures}{missed}"
 
 
 def approximation(e: Equivalence) -> list[tuple[str, str]]:

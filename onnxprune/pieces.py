@@ -1,9 +1,9 @@
-"""Compare models that round activations. Law: what is rounded is the same number in both, so that rounding is, too.
+"""Compare models piece by piece. Law: by induction over the cuts all of it is compared, and no error can grow.
 
-Sums of different length differ in their last bit, and a last bit may turn a rounded value into its neighbour, a whole
-step away, which later layers enlarge. So the graph is cut where values are about to be rounded: there the pruned model
-is fed what the masked one holds, and what it computed itself, up to there, is compared. By induction over the cuts all
-of it is compared; a last bit is tolerated where it arises and cannot grow.
+Sums of different length differ in their last bit. Where activations are rounded, a last bit may turn a value into its
+neighbour, a whole step away; and some networks enlarge any difference from layer to layer. So the graph is cut where
+values are about to be rounded, or else behind its contractions: there the pruned model is fed what the masked one
+holds, and what it computed itself, up to there, is compared.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ from onnxprune.trace import Dependencies, Mask
 ROUNDS = frozenset(
     "Ceil DynamicQuantizeLinear DynamicQuantizeLSTM DynamicQuantizeMatMul Floor QuantizeLinear Round Sign".split()
 )
+
+
+CONTRACTIONS = frozenset("Conv ConvTranspose FusedConv Gemm MatMul".split())
+CUTS = 64  # behind contractions, evenly spread
+
+
+def cuts(model: Model, labels: Mapping[str, Axes]) -> list[str]:
+    """Where to cut: before every rounding, or behind contractions in a model that rounds nothing."""
+    if found := rounded(model, labels):
+        return found
+    made = [n.output[0] for n in model.proto.graph.node if n.op_type in CONTRACTIONS]
+    made = [name for name in made if (axes := labels.get(name)) is not None and not any(a.by for a in axes)]
+    return made[:: -(-len(made) // CUTS)] if made else []
 
 
 def rounded(model: Model, labels: Mapping[str, Axes]) -> list[str]:
@@ -45,17 +58,17 @@ def between(
     feeds: Mapping[str, Array],
     threads: int = 1,
 ) -> Iterator[tuple[str, Array, Array]]:
-    """What both models hold where values are about to be rounded, and their outputs, given the same numbers before.
+    """What both models hold where they are cut, and their outputs, given the same numbers before.
 
     Yields:
         Name of a tensor, its kept part in the reference, its value in the pruned model.
     """
     outputs = [o.name for o in pruned.proto.graph.output]
-    names = rounded(pruned, dependencies.labels)
+    names = cuts(pruned, dependencies.labels)
     dense = capture(reference, feeds, [*names, *outputs], threads=threads)
     whole = {name: take(dense[name], dependencies.labels[name], keep) for name in names}
     whole = {name: value for name, value in whole.items() if is_float(value)}
-    cut = cut_before_rounding(pruned, whole)
+    cut = cut_apart(pruned, whole)
     held = {fed(name): value for name, value in whole.items()}
     small = capture(cut, {**feeds, **held}, [*whole, *outputs], threads=threads)
     for name in (*whole, *outputs):
@@ -63,17 +76,18 @@ def between(
 
 
 def fed(name: str) -> str:
-    """The graph input that stands for a tensor about to be rounded."""
-    return f"{name}/about to be rounded"
+    """The graph input that stands for a tensor behind a cut."""
+    return f"{name}/fed"
 
 
-def cut_before_rounding(model: Model, values: Mapping[str, Array]) -> Model:
-    """The model with its rounding nodes reading new graph inputs, which take arrays like `values`."""
+def cut_apart(model: Model, values: Mapping[str, Array]) -> Model:
+    """The model with the readers of some tensors reading new graph inputs, which take arrays like `values`."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for node in proto.graph.node:
-        if node.op_type in ROUNDS and node.input[0] in values:
-            node.input[0] = fed(node.input[0])
+        for i, name in enumerate(node.input):
+            if name in values:
+                node.input[i] = fed(name)
     for name, value in values.items():
         kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
         proto.graph.input.append(onnx.helper.make_tensor_value_info(fed(name), kind, value.shape))
