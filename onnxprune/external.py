@@ -64,7 +64,7 @@ def fetch_external(proto: onnx.ModelProto, path: Path, small: int) -> dict[str, 
                 external_data_helper.load_external_data_for_tensor(tensor, str(folder))
             else:
                 held[tensor.name] = array
-        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        except (OSError, ValueError, OverflowError, onnx.checker.ValidationError) as error:
             what = f"external data of '{tensor.name}' cannot be read from {location}"
             remedy = "copy the data file beside the model"
             raise ModelError(what, where=f"{path}: {error}", remedy=remedy) from error

@@ -39,3 +39,12 @@ def test_a_data_file_that_is_too_short_is_named(tmp_path: Path) -> None:
     data.write_bytes(data.read_bytes()[:5000])
     with pytest.raises(ModelError, match=r"external data of '.*' cannot be read from model\.bin"):
         load(path)
+
+
+def test_a_size_beyond_any_file_is_refused(tmp_path: Path) -> None:
+    path = graphs.external(tmp_path, width=64)
+    proto = onnx.load(path, load_external_data=False)
+    next(t for t in proto.graph.initializer if t.external_data).dims[:] = [2**62, 2**62]
+    onnx.save(proto, path)
+    with pytest.raises(ModelError):
+        load(path)

@@ -122,3 +122,14 @@ def test_a_call_that_cannot_be_replaced_freezes_and_keeps_its_function() -> None
     assert not found.groups and [f.name for f in found.model.proto.functions] == ["Block"]
     reason = "no rule for 'com.microsoft.Block', a function of the model that cannot be inlined"
     assert reason in [f.reason for f in found.why("w1")]
+
+
+def test_a_function_of_an_unknown_operator_set_stays_a_call() -> None:
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function("local", "Own", ["a"], ["b"], body, [helper.make_opsetid("", 99)])
+    proto = graphs.chain()
+    proto.functions.append(function)
+    proto.opset_import.append(helper.make_opsetid("local", 1))
+    proto.graph.node.append(helper.make_node("Own", ["y"], ["y2"], domain="local"))
+    proto.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ("N", 5)))
+    assert any(n.op_type == "Own" for n in normalise(from_proto(proto)).proto.graph.node)

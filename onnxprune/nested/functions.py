@@ -26,7 +26,10 @@ def inline_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     for domain in sorted({o.domain for f in proto.functions for o in f.opset_import} - set(declared)):
         version = next(o.version for f in proto.functions for o in f.opset_import if o.domain == domain)
         proto.opset_import.append(onnx.helper.make_opsetid(domain, version))
-    return inliner.inline_selected_functions(proto, chosen)
+    try:
+        return inliner.inline_selected_functions(proto, chosen)
+    except (RuntimeError, onnx.checker.ValidationError):  # e.g. an operator set that onnx does not know: calls stay
+        return proto
 
 
 def adapt(function: onnx.FunctionProto, declared: dict[str, int]) -> None:
