@@ -124,12 +124,10 @@ def test_a_call_that_cannot_be_replaced_freezes_and_keeps_its_function() -> None
     assert reason in [f.reason for f in found.why("w1")]
 
 
-def test_a_function_of_an_unknown_operator_set_stays_a_call() -> None:
-    body = [helper.make_node("Cast", ["a"], ["b"], to=1)]
-    function = helper.make_function("local", "Own", ["a"], ["b"], body, [helper.make_opsetid("", 99)])
-    proto = graphs.chain()
-    proto.functions.append(function)
-    proto.opset_import.append(helper.make_opsetid("local", 1))
-    proto.graph.node.append(helper.make_node("Own", ["y"], ["y2"], domain="local"))
-    proto.graph.output.append(helper.make_tensor_value_info("y2", TensorProto.FLOAT, ("N", 5)))
-    assert any(n.op_type == "Own" for n in normalise(from_proto(proto)).proto.graph.node)
+def test_calls_that_the_inliner_refuses_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> ModelProto:
+        raise RuntimeError("Model has functions with incompatible opset versions.")
+
+    monkeypatch.setattr(onnx.inliner, "inline_selected_functions", refuse)
+    proto = graphs.rich()
+    assert any(n.op_type == "Twice" for n in normalise(from_proto(proto)).proto.graph.node)
