@@ -200,12 +200,19 @@ def resize_expand(edit: Edit) -> None:
 
 @rule("Tile")
 def tile(op: Op) -> Sequence[Axes]:
-    """numpy.tile: a repeated axis carries its labels once for every copy."""
-    x, repeats = op.input(0), op.exact(1, "repeats")
+    """numpy.tile: a repeated axis carries its labels once for every copy; repeated an unknown number of times, none."""
+    x, known = op.input(0), op.value(1)
+    if known is None:
+        raise CannotTrace(f"repeats of {op.kind} is computed while the model runs")
+    repeats = [v if isinstance(v, int) else None for v in known.ravel().tolist()]
     changed = [k for k, times in enumerate(repeats) if times != 1]
+    for k in reversed([k for k in changed if repeats[k] is None]):
+        op.fix(x, k, op.name_in(0), f"{op.kind} repeats this axis as often as is computed while the model runs")
     return [tuple(tiled(op.without_rows(x, k, changed), repeats[k]) for k in range(len(x)))]
 
 
-def tiled(axis: Axis, times: int) -> Axis:
+def tiled(axis: Axis, times: int | None) -> Axis:
     """The labels of an axis, `times` times over."""
+    if times is None:
+        return Axis()
     return axis if axis.ids is None or times == 1 else Axis(np.tile(axis.ids, times), axis.by)

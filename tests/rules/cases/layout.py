@@ -279,6 +279,11 @@ chain("Expand", "c = GlobalAveragePool(a) b = Expand(c, s)", s=[1, 6, 4, 4])
 chain("Expand-channels", "c = Expand(d, s) b = Add(a, c)", d=(1, 1, 1), s=[6, 4, 4])
 chain("Expand-computed", "s = Shape(a) c = GlobalAveragePool(a) b = Expand(c, s)")
 chain("Tile", "b = Tile(a, r)", r=[1, 2, 1, 3], v=(5, 12, 1, 1), out="4,12")
+chain(
+    "Tile-batch",  # one sample's worth of a vector, as often as the batch says
+    "n = Shape <start=0, end=1> (x) r = Concat <axis=0> (n, o) c = Tile(d, r) e = Mul(a, c) b = Relu(e)",
+    d=(1, 6, 1, 1), o=[1, 1, 1],
+)  # fmt: skip
 chain("DepthToSpace", "b = DepthToSpace <blocksize=2> (a)", w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("DepthToSpace-CRD", 'b = DepthToSpace <blocksize=2, mode="CRD"> (a)', w=(12, 3, 1, 1), v=(5, 3, 1, 1), out="8,8")
 chain("SpaceToDepth", "b = SpaceToDepth <blocksize=2> (a)", v=(5, 24, 1, 1), out="2,2")
