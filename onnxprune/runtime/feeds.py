@@ -18,7 +18,7 @@ from onnxprune.runtime.sessions import Array, Source, session
 
 LARGEST = 2**28  # elements of an input
 # Tried in turn for sizes a model leaves open: (height and width, length of a sequence).
-GUESSES = ((224, 16), (256, 128), (64, 64), (640, 512), (32, 1), (299, 256))
+GUESSES = ((224, 16), (256, 128), (64, 64), (32, 1), (299, 256), (640, 512))  # the dearest last
 
 
 def random_feeds(
