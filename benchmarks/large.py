@@ -13,7 +13,6 @@ rewriting the graph of many nodes take more than 20 s, or the heavy model more t
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from coverage import inflated
 from li2016 import SHARED, Rows, described, markdown_table, print_table, write
 from onnx import TensorProto, helper
 
@@ -61,16 +61,6 @@ def heavy(path: Path) -> Path:
     ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ("N", WIDTH)) for n in ("x", x)]
     graph = helper.make_graph(nodes, "heavy", ends[:1], ends[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
-def many_nodes(path: Path, shared: Path) -> Path:
-    """An exported video transformer with seeded weights."""
-    spec = importlib.util.spec_from_file_location("inflate", shared / "skeletons" / "inflate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    onnx.save(module.inflate(str(shared / NODES), 0, False), path)
     return path
 
 
@@ -152,7 +142,7 @@ def experiment(given: argparse.Namespace) -> dict[str, Any]:
         path = Path(folder) / "model.onnx"
         made = {"3 GB": lambda: heavy(path)}
         if (given.shared / NODES).exists():
-            made = {"swin3d_s, 36,702 nodes": lambda: many_nodes(path, given.shared), **made}
+            made = {"swin3d_s, 36,702 nodes": lambda: inflated(given.shared / NODES, False, path), **made}
         runs: dict[str, list[dict[str, Any]]] = {}
         for name, make in made.items():
             make()
