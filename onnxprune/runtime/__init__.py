@@ -2,11 +2,14 @@
 
 from onnxprune.runtime.execute import bound_runner, capture, optimised_ops, run, runner, signature
 from onnxprune.runtime.feeds import random_feeds
+from onnxprune.runtime.kernels import Kernel, Profiled
 from onnxprune.runtime.machine import environment
 from onnxprune.runtime.sessions import Feeds, Session, Source, Weighted, provider_name, session
 
 __all__ = [
     "Feeds",
+    "Kernel",
+    "Profiled",
     "Session",
     "Source",
     "Weighted",

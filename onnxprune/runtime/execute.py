@@ -7,8 +7,7 @@ import difflib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -120,16 +119,8 @@ def capture(
     for name in wanted:
         if name not in present:
             graph.graph.output.add().name = name  # onnxruntime infers the type
-    opened = session(_Parts(graph, arrays), threads=threads, optimise=optimise)
+    opened = session(sessions.Parts(graph, arrays), threads=threads, optimise=optimise)
     return run(opened, feeds, wanted)
-
-
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """A graph and its weights, apart."""
-
-    proto: onnx.ModelProto
-    weights: Mapping[str, Array]
 
 
 def parsed(model: Source) -> onnx.ModelProto | Weighted:

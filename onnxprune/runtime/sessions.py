@@ -13,6 +13,7 @@ import re
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,6 +43,14 @@ class Weighted(Protocol):
     @property
     def weights(self) -> Mapping[str, Array]:
         """Initializer name -> array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A graph and its weights, apart."""
+
+    proto: onnx.ModelProto
+    weights: Mapping[str, Array]
 
 
 class Session(Protocol):

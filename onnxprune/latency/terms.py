@@ -1,0 +1,223 @@
+"""The work of each region as products of widths. Law: a width is what `cost` counts, so terms price what is written.
+
+A region's time is modelled as a sum of terms with weights that are not negative (see `table`): something constant, the
+elements it reads and writes, its multiply-accumulates, and the last two once more with every width rounded up to the
+step that the machine rewards. Each of them is a sum of products of widths, the widths of the axes that can shrink; and
+a width is the dense one less what each group takes off it, so a whole plan is priced by adding up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxprune.cost import width
+from onnxprune.labels import Axis, Ids
+from onnxprune.latency.regions import Regions, inputs_of
+from onnxprune.model import Model
+from onnxprune.rules import Product
+from onnxprune.trace import Dependencies, Mask
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+KINDS = ("constant", "elements", "macs", "elements in steps", "macs in steps")
+ROUNDED = 3  # kinds from here on count widths in whole steps
+FACTORS = 6  # widths multiplied in one product, at most; more axes than these count at their dense width
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """Products of widths.
+
+    Attributes:
+        axes: The distinct axes that can shrink: id arrays, of shape (width,) or (rows, width).
+        counts: Of those, the ones that count living rows instead of a width. Shape (axes,).
+        dense: Their dense widths; one more entry, which is 1. Shape (axes + 1,).
+        step: Widths are rounded up to multiples of this.
+        region: Region of each product; the last region is for what belongs to none. Shape (products,).
+        kind: Index into `KINDS`. Shape (products,).
+        factor: What does not change. Shape (products,).
+        widths: The axes multiplied. Shape (products, FACTORS); the number of axes stands for 1.
+        divisor: The axis divided by. Shape (products,).
+    """
+
+    axes: tuple[Ids, ...]
+    counts: NDArray[np.bool_]
+    dense: Floats
+    step: int
+    region: Ints
+    kind: Ints
+    factor: Floats
+    widths: Ints
+    divisor: Ints
+
+    def measure(self, keep: Mask) -> Floats:
+        """The widths that are left. Shape (axes + 1,)."""
+        return np.array([axis_width(a, c, keep) for a, c in zip(self.axes, self.counts, strict=True)] + [1.0])
+
+    def products(self, widths: Floats) -> Floats:
+        """Value of every product.
+
+        Args:
+            widths: Shape (axes + 1, ...), as `measure` gives them.
+
+        Returns:
+            Shape (products, ...).
+        """
+        rounded = np.where(
+            self.counts.reshape(-1, *(1,) * (widths.ndim - 1)), widths[:-1], -(-widths[:-1] // self.step) * self.step
+        )
+        both = np.stack([widths, np.concatenate([rounded, widths[-1:]])])
+        which = (self.kind >= ROUNDED).astype(np.int64)
+        value = self.factor.reshape(-1, *(1,) * (widths.ndim - 1)) / np.maximum(both[which, self.divisor], 1.0)
+        for axes in self.widths.T:
+            value = value * both[which, axes]
+        return np.asarray(value)
+
+    def features(self, widths: Floats) -> Floats:
+        """Work of each region by kind. Shape (regions + 1, kinds)."""
+        found = np.zeros((int(self.region.max(initial=0)) + 1, len(KINDS)))
+        np.add.at(found, (self.region, self.kind), self.products(widths))
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Price:
+    """The time of a model as a function of its widths: products and what one of each costs.
+
+    Attributes:
+        terms: The products.
+        ms: Milliseconds per product of each. Shape (products,).
+    """
+
+    terms: Terms
+    ms: Floats
+
+    def total(self, widths: Floats) -> Floats:
+        """Milliseconds for widths of shape (axes + 1, ...). Shape (...)."""
+        return np.asarray(np.tensordot(self.ms, self.terms.products(widths), axes=1))
+
+
+def axis_width(ids: Ids, counted: bool, keep: Mask) -> float:
+    """Kept indices of an axis, those of one living row where it is in rows; or the number of living rows."""
+    return float(keep[ids].any(axis=-1).sum()) if counted else float(width(ids, keep))
+
+
+@dataclass(eq=False)
+class Builder:
+    """Collects products while regions are walked."""
+
+    dependencies: Dependencies
+    axes: list[Ids]
+    counts: list[bool]
+    known: dict[tuple[bool, tuple[int, ...], bytes], int]
+    rows: list[tuple[int, int, float, tuple[int, ...], int]]
+
+    def axis(self, ids: Ids, counted: bool = False) -> int:
+        """The number of an axis that can shrink; -1 for one that cannot."""
+        if not (self.dependencies.unit[ids] >= 0).any():
+            return -1
+        key = (counted, ids.shape, ids.tobytes())
+        if key not in self.known:
+            self.known[key] = len(self.axes)
+            self.axes.append(ids)
+            self.counts.append(counted)
+        return self.known[key]
+
+    def add(self, region: int, kind: str, factor: float, axes: Sequence[Ids], groups: Ids | None = None) -> None:
+        """One product, as it is and in steps."""
+        found: list[int] = []
+        for ids in axes:
+            number = self.axis(ids) if len(found) < FACTORS else -1
+            if number < 0:
+                factor *= ids.shape[-1]
+            else:
+                found.append(number)
+        by = -1 if groups is None else self.axis(groups, counted=True)
+        factor /= groups.shape[0] if groups is not None and by < 0 else 1
+        places = [KINDS.index(kind)] + ([KINDS.index(f"{kind} in steps")] if found else [])
+        self.rows += [(region, place, factor, tuple(found), by) for place in places]
+
+
+def terms_of(dependencies: Dependencies, regions: Regions, step: int) -> Terms:
+    """The products of a traced model.
+
+    Args:
+        dependencies: A traced model.
+        regions: Of its graph.
+        step: The width step the machine rewards.
+    """
+    builder = Builder(dependencies, [], [], {}, [])
+    products: dict[str, list[Product]] = {}
+    for product in dependencies.products:
+        products.setdefault(product.node, []).append(product)
+    for region, nodes in enumerate(regions.nodes):
+        builder.add(region, "constant", 1.0, ())
+        for node in nodes:
+            for product in products.get(node_key(dependencies.model, node), ()):
+                builder.add(region, "macs", product.factor, product.axes, product.groups)
+    for region, factor, axes in traffic(dependencies, regions):
+        builder.add(region, "elements", factor, axes)
+    builder.add(len(regions.nodes), "constant", 1.0, ())
+    return built(builder, step)
+
+
+def node_key(model: Model, place: int) -> str:
+    """The name that products use for a node."""
+    node = model.proto.graph.node[place]
+    return node.name or (node.output[0] if node.output else node.op_type)
+
+
+def traffic(dependencies: Dependencies, regions: Regions) -> Iterator[tuple[int, float, list[Ids]]]:
+    """What regions read and write that is not a weight, tensor by tensor: region, factor, and the axes with labels.
+
+    Sizes that the model leaves open count as 1; they are the same for all plans.
+    """
+    graph = dependencies.model.proto.graph
+    passed = {o.name: {-1} for o in graph.output}  # tensor -> regions it comes from or goes to
+    for region, nodes in enumerate(regions.nodes):
+        for node in (graph.node[i] for i in nodes):
+            for name in {*inputs_of(node), *node.output} - {""}:
+                passed.setdefault(name, set()).add(region)
+    inputs = {i.name for i in graph.input}
+    for name, places in passed.items():
+        if name not in dependencies.model.weights and (len(places) > 1 or name in inputs):
+            factor, axes = tensor(dependencies, name)
+            yield from ((region, factor, axes) for region in sorted(places) if region >= 0)
+
+
+def tensor(dependencies: Dependencies, name: str) -> tuple[float, list[Ids]]:
+    """The elements of a tensor: what is fixed, and the axes with labels."""
+    shape = dependencies.model.shapes.get(name, ())
+    labels = dependencies.labels.get(name) or (Axis(),) * len(shape)
+    factor = 1.0
+    for dim, axis in zip(shape, labels, strict=False):
+        if axis.ids is None and isinstance(dim, int):
+            factor *= max(dim, 1)
+    return factor, [axis.ids for axis in labels if axis.ids is not None]
+
+
+def built(builder: Builder, step: int) -> Terms:
+    """The collected products as arrays."""
+    one = len(builder.axes)
+    widths = np.full((len(builder.rows), FACTORS), one, dtype=np.int64)
+    for row, (_, _, _, axes, _) in zip(widths, builder.rows, strict=True):
+        row[: len(axes)] = axes
+    keep = np.ones(builder.dependencies.unit.size, dtype=bool)
+    dense = [axis_width(a, c, keep) for a, c in zip(builder.axes, builder.counts, strict=True)]
+    region, kind, factor, _, by = zip(*builder.rows, strict=True)
+    return Terms(
+        axes=tuple(builder.axes),
+        counts=np.array(builder.counts, dtype=bool),
+        dense=np.array([*dense, 1.0]),
+        step=step,
+        region=np.array(region, dtype=np.int64),
+        kind=np.array(kind, dtype=np.int64),
+        factor=np.array(factor),
+        widths=widths,
+        divisor=np.array([one if b < 0 else b for b in by], dtype=np.int64),
+    )

@@ -1,0 +1,187 @@
+"""What onnxruntime spends its time on. Law: every kernel that ran is listed, with the nodes of the model it came from.
+
+onnxruntime fuses and rewrites nodes before it runs them, and invents names for what it makes. So the model is handed
+over with every tensor and node renamed to a mark that survives in those names: a fused node is called after the tensor
+it computes, or after one of the nodes it replaces. A kernel without any mark, such as a change of layout, belongs to
+the kernel that made its input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from onnxprune.errors import ProviderError
+from onnxprune.graph import captured
+from onnxprune.runtime import sessions
+from onnxprune.runtime.execute import parsed
+from onnxprune.runtime.sessions import Feeds, Source
+
+MARK = re.compile(r"@(\d+)@")
+SUFFIX = "_kernel_time"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One node of the graph that onnxruntime runs.
+
+    Attributes:
+        name: Its name there, in the model's own names where it has any.
+        op: Operator, with its domain unless that is ONNX's: 'Conv', 'com.microsoft.nchwc.Conv'.
+        origin: The tensor of the model it was made for: what it, or the kernel before it, computes. '' where unknown.
+        ms: Times of the runs, ms; the first is of the first run.
+        inputs: Shapes of the inputs.
+        outputs: Shapes of the outputs.
+        provider: Execution provider that ran it.
+    """
+
+    name: str
+    op: str
+    origin: str
+    ms: tuple[float, ...]
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+    provider: str
+
+    @property
+    def typical_ms(self) -> float:
+        """The lower quartile of its times, ms: other load only adds, the least may be a moment of raised clock."""
+        return float(statistics.quantiles(self.ms, n=4)[0]) if len(self.ms) > 1 else self.ms[0]
+
+
+class Profiled:
+    """A session that notes the time of every kernel; used as a context manager, it leaves no file behind."""
+
+    def __init__(self, model: Source, feeds: Feeds, *, provider: str = "cpu", threads: int = 1) -> None:
+        """Open a model for profiling.
+
+        Args:
+            model: Any model `session` takes; it is not changed.
+            feeds: Input name -> array.
+            provider: As for `session`.
+            threads: Threads inside one operator.
+
+        Raises:
+            RuntimeUnavailable: onnxruntime refuses the model.
+        """
+        self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
+        folder = Path(self._folder.name)
+        graph, arrays = sessions.detach(parsed(model))
+        self._names = mark(graph.graph, set(arrays))
+        options = sessions.session_options(threads=threads)
+        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
+        # Weights go to a file of their own: the graph then fits one protobuf whatever the model's size.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        self._feeds = dict(feeds)
+        try:
+            self._session = sessions.open_session(
+                sessions.Parts(graph, arrays), options, sessions.provider_name(provider)
+            )
+            self._graph = onnx.load(folder / "optimised.onnx", load_external_data=False).graph
+        except BaseException:
+            self._folder.cleanup()
+            raise
+
+    def __enter__(self) -> Profiled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def run(self) -> None:
+        """Run once."""
+        with sessions.refusals("cannot run the model", ""):
+            self._session.run(None, self._feeds)
+
+    def kernels(self) -> list[Kernel]:
+        """End the profile: every kernel that ran, in the order of the graph."""
+        with sessions.refusals("cannot be profiled", ""):
+            written: Any = self._session
+            events = json.loads(Path(written.end_profiling()).read_text(encoding="utf-8", errors="replace"))
+        return collect(events, self._graph, self._names)
+
+
+def mark(graph: onnx.GraphProto, arrays: set[str]) -> list[str]:
+    """Rename what the nodes of the main graph compute to '@i@', in place; the original names, by i.
+
+    Outputs of the graph keep their names, and so do tensors that bodies of control flow read. Nodes are named after
+    their first output.
+    """
+    held = {o.name for o in graph.output}.union(*(captured(node) for node in graph.node))
+    names = [name for node in graph.node for name in node.output if name]
+    marks = {name: f"@{i}@" for i, name in enumerate(names)}
+    renamed = {name: new for name, new in marks.items() if name not in held}
+    for node in graph.node:
+        node.name = next((marks[o] for o in node.output if o), "")
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for info in graph.value_info:
+        info.name = renamed.get(info.name, info.name)
+    return names
+
+
+def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, names: Sequence[str]) -> list[Kernel]:
+    """Kernels from onnxruntime's events and its optimised graph.
+
+    Args:
+        events: The profile.
+        graph: The graph that ran.
+        names: Original tensor names by mark.
+
+    Raises:
+        ProviderError: The profile has no kernels.
+    """
+    origins = origins_of(graph, names)
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        name = str(event["name"])
+        node = name.removesuffix(SUFFIX)
+        # Nodes of bodies run inside the node that holds them, whose time is the time of all.
+        if event.get("cat") == "Node" and node != name and node in origins:
+            found.setdefault(node, []).append(event)
+    if not found:
+        raise ProviderError("onnxruntime's profile lists no kernels", remedy="profile with the provider 'cpu'")
+    return [kernel(name, of_node, origins[name], names) for name, of_node in found.items()]
+
+
+def kernel(name: str, events: Sequence[Mapping[str, Any]], origin: str, names: Sequence[str]) -> Kernel:
+    """One kernel from its events."""
+    facts = events[0]["args"]
+    return Kernel(
+        name=MARK.sub(lambda m: names[int(m[1])], name),
+        op=str(facts["op_name"]),
+        origin=origin,
+        ms=tuple(float(e["dur"]) / 1e3 for e in events),
+        inputs=shapes(facts.get("input_type_shape", ())),
+        outputs=shapes(facts.get("output_type_shape", ())),
+        provider=str(facts.get("provider", "")),
+    )
+
+
+def shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[tuple[int, ...], ...]:
+    """Shapes from a profile's list of {type: shape}."""
+    return tuple(tuple(int(d) for d in shape) for entry in described for shape in entry.values())
+
+
+def origins_of(graph: onnx.GraphProto, names: Sequence[str]) -> dict[str, str]:
+    """Node of the optimised graph -> the tensor of the model it was made for."""
+    known = set(names)
+    made: dict[str, str] = {}
+    origins: dict[str, str] = {}
+    for node in graph.node:
+        texts = [*node.output, node.name]
+        marks = [MARK.search(text) for text in texts]
+        own = next((names[int(m[1])] for m in marks if m), "") or next((t for t in texts if t in known), "")
+        before = next((made[name] for name in node.input if name in made), "")
+        origins[node.name] = own or before
+        made.update(dict.fromkeys(node.output, own or before))
+    return origins
