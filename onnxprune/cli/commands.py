@@ -1,34 +1,52 @@
-"""The command line. Law: a command turns its options into one call of the pipeline and prints the result, nothing more.
-
-Exit codes: 0 done, 1 an error that onnxprune names in one line, 2 wrong usage, 130 interrupted.
-"""
+"""The commands. Law: a command turns its options into one call of the pipeline and prints the result, nothing more."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from onnxprune import pipeline
 from onnxprune.bench import bench as time_models
+from onnxprune.cli.console import progress, show
+from onnxprune.cli.options import (
+    Align,
+    Criterion,
+    Data,
+    Folder,
+    In,
+    Json,
+    LayerRatio,
+    Macs,
+    MaxRatio,
+    NoBench,
+    Out,
+    Overwrite,
+    Params,
+    PlanOut,
+    Ratio,
+    ReportOut,
+    Rows,
+    Scope,
+    Seed,
+    Skip,
+    Strict,
+    Threads,
+    ThroughNorms,
+    parse_align,
+    parse_layers,
+)
 from onnxprune.demo import WRITTEN, run_demo
-from onnxprune.errors import OnnxpruneError, OutputError, debugging, described
+from onnxprune.errors import OutputError
 from onnxprune.model import data_files, write_atomic
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
-
-DISK = "check the disk's free space and permissions, and run again"
 
 app = typer.Typer(
     name="onnxprune",
@@ -38,47 +56,6 @@ app = typer.Typer(
     help="Prune exported .onnx models: physically smaller tensors, proof that the surgery is right, measured speedup.",
     epilog="Start with: onnxprune demo. Then: onnxprune prune model.onnx -o small.onnx --macs 0.5",
 )
-
-In = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The exported model. It is never changed.")]
-Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="Where the pruned model goes.")]
-Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
-Macs = Annotated[float | None, typer.Option(help="Share of multiply-accumulates to keep, in (0, 1).")]
-Params = Annotated[float | None, typer.Option(help="Share of parameters to keep, in (0, 1).")]
-Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
-Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
-Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
-MaxRatio = Annotated[
-    float | None,
-    typer.Option(help="Largest share a group may lose. The default is all but one channel; 0.9 if global."),
-]
-Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matching tensors or nodes whole.")]
-LayerRatio = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB=R", help="Remove this share of matching layers, whatever the target.")
-]
-Rows = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|equal|whole",
-        help="Grouped convolutions and attention heads lose equal numbers from each, or whole ones. "
-        "auto: whole convolution groups where widths are aligned, equal numbers elsewhere.",
-    ),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(metavar="X.npz", help="Samples to verify and time on, by input. The default is random ones."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
-PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
-ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
-NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
-ThroughNorms = Annotated[
-    bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
-Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def show_version(wanted: bool) -> None:
@@ -224,37 +201,6 @@ def model_folder() -> Path:
     return packaged if packaged.is_dir() else packaged.parent.parent / "models"
 
 
-def parse_align(text: str) -> int | None:
-    """The value of --align: None for auto.
-
-    Raises:
-        typer.BadParameter: Neither `auto` nor a positive number.
-    """
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"'{text}' is neither 'auto' nor a positive number", param_hint="--align")
-    return int(text)
-
-
-def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:
-    """The values of --layer-ratio.
-
-    Raises:
-        typer.BadParameter: One has not the form GLOB=R.
-    """
-    found = []
-    for pair in pairs:
-        glob, _, ratio = pair.rpartition("=")
-        try:
-            found.append((glob, float(ratio)))
-        except ValueError:
-            glob = ""
-        if not glob:
-            raise typer.BadParameter(f"'{pair}' is not GLOB=RATIO, e.g. 'layer1.*=0.5'", param_hint="--layer-ratio")
-    return tuple(found)
-
-
 def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
     """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
     used = {path.resolve() for path in taken if path}
@@ -291,77 +237,3 @@ def finish(done: pipeline.Pruned, as_json: bool) -> None:
 def report_json(done: pipeline.Pruned) -> str:
     """The report as JSON text."""
     return json.dumps(done.report.to_dict(), indent=2) + "\n"
-
-
-def show(view: RenderableType) -> None:
-    """Print to standard output, without colour in a pipe."""
-    Console(highlight=False).print(view)
-
-
-@contextmanager
-def progress() -> Iterator[pipeline.Observer]:
-    """A progress bar on standard error where that is a terminal; silence elsewhere."""
-    console = Console(stderr=True)
-    if not (sys.stderr.isatty() and console.is_terminal):  # rich takes a pipe for a terminal where FORCE_COLOR is set
-        with interruptible():
-            yield pipeline.silent
-        return
-    columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
-    with interruptible(), Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("start", total=1.0)
-
-        def observe(stage: str, done: float) -> None:
-            bar.update(task, description=stage, completed=done, total=1.0 if done else None)
-
-        yield observe
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Say what an interrupt left behind; typer would end without a word."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("onnxprune: interrupted; nothing half-written was left", err=True)
-        sys.exit(130)
-
-
-def reserve_stdout() -> None:
-    """Keep standard output for results: native libraries write warnings there, so theirs goes to standard error."""
-    try:
-        if sys.stdout.fileno() != 1:
-            return
-        sys.stdout.flush()
-        ours = os.dup(1)
-        os.dup2(2, 1)
-    except (AttributeError, OSError, ValueError):  # closed, or replaced by something that is no file
-        return
-    sys.stdout = open(ours, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)  # noqa: SIM115, PTH123
-
-
-def main() -> None:
-    """Run the command line; every failure is one line and an exit code."""
-    reserve_stdout()
-    try:
-        app()
-    except OnnxpruneError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; say nothing more
-        sys.exit(1)
-    except OSError as error:  # a full disk, a file taken away meanwhile: not ours, and not a bug
-        fail(str(OutputError(error.strerror or str(error), where=str(error.filename or ""), remedy=DISK)))
-    except Exception as error:  # the last resort: users see one line, developers set the variable
-        if debugging():
-            raise
-        fail(f"internal error, {described(error)}; please report it with the output of ONNXPRUNE_DEBUG=1")
-
-
-def fail(line: str) -> None:
-    """Print an error line and exit with 1."""
-    typer.echo(f"onnxprune: {line}", err=True)
-    sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
