@@ -9,7 +9,8 @@ A target is out of reach when even the plan of least time, measured, is not that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from onnxprune.bench import Comparison, bench
 from onnxprune.importance import Scores
@@ -19,8 +20,10 @@ from onnxprune.model import Model
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.plan.choose import Chooser, assemble
 from onnxprune.plan.knapsack import Level, Search, choices_of, choosers_of, fastest, levels_of, within
-from onnxprune.profile import Observer, Profiler, profile, removed_by
+from onnxprune.profile import Observer, Profiler, profile, profiler_of, removed_by, save
 from onnxprune.rewrite import rewrite
+from onnxprune.runtime import Feeds
+from onnxprune.trace import Dependencies
 
 TRIALS = 8
 NEAR = 0.03  # a speedup within this share of what was asked is what was asked
@@ -62,10 +65,9 @@ class Fitted:
     reached: bool
     trials: tuple[Trial, ...]
 
-    @property
-    def missed_by(self) -> float:
-        """Relative difference of the measured speedup from the one asked for."""
-        return self.comparison.speedup / self.wanted - 1
+    def to_dict(self) -> dict[str, Any]:
+        """How the target was met, as JSON types."""
+        return {"wanted": self.wanted, "reached": self.reached, "trials": [asdict(t) for t in self.trials]}
 
 
 @dataclass(eq=False)
@@ -162,6 +164,42 @@ class Fit:
         assert self.best is not None
         (slow, _), plan, comparison = self.best
         return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials))
+
+
+def meet(
+    original: Model,
+    dependencies: Dependencies,
+    feeds: Feeds,
+    scores: Scores,
+    target: Target,
+    limits: Limits,
+    *,
+    finer: bool = True,
+    provider: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+    observe: Observer = lambda _, __: None,
+) -> Fitted:
+    """`fit` with what was measured of this model before, and keep what is measured now.
+
+    Args:
+        original: The model that the pruned ones are timed against.
+        dependencies: Its trace.
+        feeds: What is run.
+        scores: Importance of units.
+        target: `speedup` or `latency_ms`.
+        limits: What may be touched; `align` is the width step.
+        finer: Whether narrow groups may stop at half a step.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        seed: Of the design of the profile and the order of timing.
+        observe: Called with a stage's name and the share of it that is done.
+    """
+    profiler = profiler_of(dependencies, feeds, limits.align, provider=provider, threads=threads)
+    try:
+        return fit(original, profiler, scores, target, limits, finer=finer, seed=seed, observe=observe)
+    finally:
+        save(profiler)
 
 
 def fit(

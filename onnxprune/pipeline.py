@@ -12,12 +12,18 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable, VerificationError
+from onnxprune.errors import DataError, PlanError, RuntimeUnavailable, VerificationError
+from onnxprune.fit import Fitted, meet
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
-from onnxprune.model import Model, data_files, is_float, load, save
+from onnxprune.model import Model, is_float, load, save
 from onnxprune.normalise import normalise
+from onnxprune.outputs import check_output, check_weights
 from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.profile import Profile, profile_of, profiler_of
+from onnxprune.profile import profile as measure_widths
+from onnxprune.profile import save as save_profile
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
 from onnxprune.runtime import random_feeds, run, session
@@ -51,6 +57,8 @@ class Options:
         overwrite: Whether an existing output may be replaced.
         strict: Whether groups that fail verification are an error, instead of being left whole.
         through_norms: Whether channels may go that are normalised over, which makes the result approximate.
+        best_effort: Whether a target in time that is out of reach is met as far as possible, instead of an error.
+        batch: Samples in one timed inference.
     """
 
     criterion: str = "l1"
@@ -62,6 +70,8 @@ class Options:
     overwrite: bool = False
     strict: bool = False
     through_norms: bool = False
+    best_effort: bool = False
+    batch: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +123,56 @@ def prune(
     align = given or step_for(options, observe)
     observe("plan", 0.0)
     scores = score(dependencies, options.criterion)
-    replan = partial(plan_beside, dependencies, scores, target, replace(limits, align=align), given is not None)
-    chosen = replan(())
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, replan)
+    limits = replace(limits, align=align)
+    if target is not None and target.timed:
+        search = partial(plan_timed, original, dependencies, scores, target, limits, options, observe)
+        found = search(())
+        replan: Replan = lambda whole: search(whole).plan  # noqa: E731
+        return carry_out(original, dependencies, found.plan, Path(output), options, observe, receive, replan, found)
+    replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
+    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan)
+
+
+def plan_timed(
+    original: Model,
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target,
+    limits: Limits,
+    options: Options,
+    observe: Observer,
+    whole: Sequence[str],
+) -> Fitted:
+    """Plan for a target in time, by measuring, with the groups of some sources (`tensor:axis`) left whole.
+
+    Raises:
+        PlanError: The target is out of reach, and `options.best_effort` is off.
+    """
+    narrower = replace(limits, skip=(*limits.skip, *whole))
+    found = meet(
+        original,
+        dependencies,
+        timing_feeds(original, sample(original, options), options),
+        scores,
+        target,
+        narrower,
+        finer=options.align is None,
+        threads=options.threads,
+        seed=options.seed,
+        observe=observe,
+    )
+    if not found.reached and not options.best_effort:
+        raise out_of_reach(found)
+    return replace(found, plan=as_asked(found.plan, limits))
+
+
+def out_of_reach(found: Fitted) -> PlanError:
+    """The error for a time that no plan meets."""
+    best = found.comparison
+    wanted = f"{found.wanted:.2f}x ({best.before_ms / found.wanted:.3g} ms)"
+    what = f"{wanted} is out of reach: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
+    remedy = "ask for less, relax --max-ratio, --skip or --align, or take that with --best-effort; nothing was written"
+    return PlanError(what, remedy=remedy)
 
 
 def plan_beside(
@@ -129,6 +186,11 @@ def plan_beside(
     """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
     narrower = replace(limits, skip=(*limits.skip, *whole))
     chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
+    return as_asked(chosen, limits)
+
+
+def as_asked(chosen: Plan, limits: Limits) -> Plan:
+    """The plan with the settings that were asked for, where more groups were left whole."""
     asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}
     return replace(chosen, settings=asked)
 
@@ -196,8 +258,9 @@ def carry_out(
     observe: Observer,
     receive: Receiver,
     replan: Replan | None = None,
+    fitted: Fitted | None = None,
 ) -> Pruned:
-    """Rewrite, verify, save and time."""
+    """Rewrite, verify, save and time; a plan that was fitted to a time has been timed."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
     feeds = sample(original, options)
@@ -214,8 +277,10 @@ def carry_out(
     observe("save", 0.0)
     save(found.model, output)
     receive(done)
-    if options.time:
-        done = replace(done, report=report.timed(time_pair(original, found.model, feeds, options, observe)))
+    if options.time or fitted:
+        known = fitted.comparison if fitted and not whole else None
+        known = known or time_pair(original, found.model, feeds, options, observe)
+        done = replace(done, report=report.timed(known))
         receive(done)
     return done
 
@@ -261,72 +326,60 @@ def sample(model: Model, options: Options) -> Feeds:
 
 
 def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, observe: Observer) -> Comparison:
-    """Time dense against pruned on one sample."""
-    one: Sequence[Feeds] = list(batches(original, feeds, size=1, limit=1))
+    """Time dense against pruned on one batch."""
     return bench(
         original,
         pruned,
-        feeds={k: np.asarray(v) for k, v in one[0].items()},
+        feeds=timing_feeds(original, feeds, options),
         threads=options.threads,
         seed=options.seed,
         progress=lambda done: observe("time", done),
     )
 
 
-def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, before any work is done.
+def profile(
+    source: Path | str,
+    align: int | None = None,
+    provider: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    through_norms: bool = False,
+    cache: bool = True,
+    *,
+    observe: Observer = silent,
+) -> Profile:
+    """Measure what the width of each group costs on this machine, or recall it.
+
+    Args:
+        source: The model file.
+        align: Width step; None finds the one this machine rewards.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        batch: Samples in one inference.
+        seed: Of the inputs and of the widths that are measured.
+        through_norms: As in `Options`.
+        cache: Whether what is remembered will do.
+        observe: Called with a stage's name and the share of it that is done.
 
     Raises:
-        OutputError: It is the input, exists, is a directory, or lies in no writable folder.
+        UnprunableError: Nothing in the model can be removed.
     """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise OutputError("the output is the input itself", where=str(output), remedy="name another file with -o")
-    refuse_special(output, "the output ")
-    if output.exists() and not overwrite:
-        raise OutputError("the output exists", where=str(output), remedy="give --overwrite to replace it")
-    check_folder(output)
+    original, dependencies = prepare(source, observe, through_norms=through_norms)
+    options = Options(seed=seed, batch=batch, threads=threads, align=align)
+    feeds = timing_feeds(original, sample(original, options), options)
+    step = align or width_step(provider=provider, threads=threads).step
+    choosers = choosers_of(dependencies, score(dependencies), Limits(align=step), finer=align is None)
+    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    profiler = profiler_of(dependencies, feeds, step, provider=provider, threads=threads, cache=cache)
+    table = measure_widths(profiler, levels, seed=seed, observe=observe)
+    save_profile(profiler)
+    return profile_of(profiler, table, levels)
 
 
-def refuse_special(path: Path, what: str = "") -> None:
-    """Refuse directories, devices and pipes: files are put in place by renaming, which would replace them."""
-    if path.is_dir():
-        raise OutputError(f"{what}is a directory", where=str(path), remedy="name a file in it")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{what}is not a regular file", where=str(path), remedy="name a file; --json prints")
-
-
-def check_weights(original: Model, dependencies: Dependencies, output: Path, overwrite: bool) -> None:
-    """Refuse weights that are not numbers, and weight files that would be written over, before any work is done.
-
-    A single NaN may be a constant of the graph, and infinities may be masks; a NaN among other weights is neither.
-
-    Raises:
-        ModelError: A weight holds NaN.
-        OutputError: A file of weights lies where the output's would go.
-    """
-    for name, weight in dependencies.model.weights.items():
-        if is_float(weight) and weight.size > 1 and np.isnan(weight.min()):
-            what, remedy = f"'{name}' holds NaN weights", "export a model with finite weights"
-            raise ModelError(what, where=str(original.path or "model"), remedy=remedy)
-    if not original.external or original.path is None:
-        return
-    used, data = data_files(original.path), output.with_name(output.name + ".data")
-    if taken := used & {output.resolve(), data.resolve()}:
-        what = "the output would replace the input's weights"
-        raise OutputError(what, where=str(taken.pop()), remedy="name another file with -o")
-    if data.exists() and not overwrite:
-        raise OutputError("the output's weights exist", where=str(data), remedy="give --overwrite to replace them")
-
-
-def check_folder(output: Path) -> None:
-    """Refuse a file whose folder is missing or cannot be written."""
-    folder = output.resolve().parent
-    if not folder.is_dir():
-        raise OutputError("the output's folder does not exist", where=str(folder), remedy="create it first")
-    probe = folder / f".{output.name}.probe"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        what = f"the output's folder cannot be written ({error.strerror})"
-        raise OutputError(what, where=str(folder), remedy="choose another place") from error
+def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:
+    """One batch of the size that is timed: of the user's samples, or of random ones."""
+    if options.data is None and options.batch > 1:
+        return random_feeds(model, batch=options.batch, seed=options.seed)
+    one: Sequence[Feeds] = list(batches(model, feeds, size=options.batch, limit=1))
+    return {k: np.asarray(v) for k, v in one[0].items()}

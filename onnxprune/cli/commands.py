@@ -16,11 +16,15 @@ from onnxprune.bench import bench as time_models
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Batch,
+    BestEffort,
     Criterion,
     Data,
+    Ep,
     Folder,
     In,
     Json,
+    LatencyMs,
     LayerRatio,
     Macs,
     MaxRatio,
@@ -35,6 +39,7 @@ from onnxprune.cli.options import (
     Scope,
     Seed,
     Skip,
+    Speedup,
     Strict,
     Threads,
     ThroughNorms,
@@ -44,9 +49,11 @@ from onnxprune.cli.options import (
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
 from onnxprune.model import data_files, write_atomic
+from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
+from onnxprune.report.staircase import profile_view
 
 app = typer.Typer(
     name="onnxprune",
@@ -79,6 +86,8 @@ def prune(
     ratio: Ratio = None,
     macs: Macs = None,
     params: Params = None,
+    speedup: Speedup = None,
+    latency_ms: LatencyMs = None,
     criterion: Criterion = "l1",
     scope: Scope = "local",
     align: Align = "auto",
@@ -93,17 +102,20 @@ def prune(
     report: ReportOut = None,
     through_norms: ThroughNorms = False,
     no_bench: NoBench = False,
+    batch: Batch = 1,
+    best_effort: BestEffort = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
     layers = parse_layers(layer_ratio or [])
-    target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
+    asked = (ratio, macs, params, speedup, latency_ms)
+    target = Target(*asked) if layers or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
     check_side_files([model, output, data], [plan_out, report])
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(*common, strict, through_norms)
+    options = pipeline.Options(*common, strict, through_norms, best_effort, batch)
     receive = partial(write_files, plan_out, report)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
@@ -155,9 +167,9 @@ def inspect(
 def bench(
     before: Annotated[Path, typer.Argument(metavar="A.onnx", help="The dense model.")],
     after: Annotated[Path, typer.Argument(metavar="B.onnx", help="The pruned model.")],
-    batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
+    batch: Batch = 1,
     threads: Threads = 1,
-    ep: Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider.")] = "cpu",
+    ep: Ep = "cpu",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -170,6 +182,32 @@ def bench(
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         show(terminal.comparison_view(found))
+
+
+@app.command()
+def profile(
+    model: In,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="T.json", help="Write the table.")] = None,
+    ep: Ep = "cpu",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    align: Align = "auto",
+    through_norms: ThroughNorms = False,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is remembered.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what the width of each group costs on this machine. 'prune --speedup' uses what is found."""
+    check_side_files([model], [output])
+    common = (parse_align(align), ep, threads, batch, seed, through_norms, not fresh)
+    with progress() as observe:
+        found = pipeline.profile(model, *common, observe=observe)
+    if output:
+        write_atomic(output, json.dumps(found.to_dict()) + "\n")
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(profile_view(found))
 
 
 @app.command()
@@ -210,8 +248,8 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
     for path in filter(None, wanted):
         if path.resolve() in used:
             raise OutputError("would overwrite another file of this run", where=str(path), remedy="name another file")
-        pipeline.refuse_special(path)
-        pipeline.check_folder(path)
+        refuse_special(path)
+        check_folder(path)
         used.add(path.resolve())
 
 

@@ -12,6 +12,17 @@ Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="W
 Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
 Macs = Annotated[float | None, typer.Option(help="Share of multiply-accumulates to keep, in (0, 1).")]
 Params = Annotated[float | None, typer.Option(help="Share of parameters to keep, in (0, 1).")]
+Speedup = Annotated[
+    float | None, typer.Option(metavar="S", help="Speedup to reach on this machine, measured: 2 is half the time.")
+]
+LatencyMs = Annotated[
+    float | None, typer.Option(metavar="T", help="Milliseconds of one inference to reach on this machine, measured.")
+]
+BestEffort = Annotated[
+    bool, typer.Option("--best-effort", help="Where a time is out of reach, take the best that was measured.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Samples in one timed inference.")]
+Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider.")]
 Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
 Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
