@@ -122,48 +122,55 @@ def prune(
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
     observe("plan", 0.0)
-    scores = score(dependencies, options.criterion)
-    limits = replace(limits, align=align)
+    scores, limits = score(dependencies, options.criterion), replace(limits, align=align)
+    replan: Replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
     if target is not None and target.timed:
-        search = partial(plan_timed, original, dependencies, scores, target, limits, options, observe)
-        found = search(())
-        replan: Replan = lambda whole: search(whole).plan  # noqa: E731
-        return carry_out(original, dependencies, found.plan, Path(output), options, observe, receive, replan, found)
-    replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
+        replan = TimedPlans(original, dependencies, scores, target, limits, options, observe)
     return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan)
 
 
-def plan_timed(
-    original: Model,
-    dependencies: Dependencies,
-    scores: Scores,
-    target: Target,
-    limits: Limits,
-    options: Options,
-    observe: Observer,
-    whole: Sequence[str],
-) -> Fitted:
-    """Plan for a target in time, by measuring, with the groups of some sources (`tensor:axis`) left whole.
+@dataclass(eq=False)
+class TimedPlans:
+    """Plans for a target in time, made by measuring; `found` keeps the last measurement."""
 
-    Raises:
-        PlanError: The target is out of reach, and `options.best_effort` is off.
-    """
-    narrower = replace(limits, skip=(*limits.skip, *whole))
-    found = meet(
-        original,
-        dependencies,
-        timing_feeds(original, sample(original, options), options),
-        scores,
-        target,
-        narrower,
-        finer=options.align is None,
-        threads=options.threads,
-        seed=options.seed,
-        observe=observe,
-    )
-    if not found.reached and not options.best_effort:
-        raise out_of_reach(found)
-    return replace(found, plan=as_asked(found.plan, limits))
+    original: Model
+    dependencies: Dependencies
+    scores: Scores
+    target: Target
+    limits: Limits
+    options: Options
+    observe: Observer
+    found: Fitted | None = None
+
+    def __call__(self, whole: Sequence[str]) -> Plan:
+        """The plan with the groups of some sources (`tensor:axis`) left whole.
+
+        Raises:
+            PlanError: The target is out of reach, and `Options.best_effort` is off.
+        """
+        options, narrower = self.options, replace(self.limits, skip=(*self.limits.skip, *whole))
+        feeds = timing_feeds(self.original, sample(self.original, options), options)
+        found = meet(
+            self.original,
+            self.dependencies,
+            feeds,
+            self.scores,
+            self.target,
+            narrower,
+            finer=options.align is None,
+            threads=options.threads,
+            seed=options.seed,
+            observe=self.observe,
+        )
+        if not found.reached and not options.best_effort:
+            raise out_of_reach(found)
+        self.found = replace(found, plan=as_asked(found.plan, self.limits))
+        return self.found.plan
+
+    def timing(self, plan: Plan) -> Comparison | None:
+        """The measurement of a plan, if it was the last one made."""
+        same = self.found is not None and self.found.plan.groups == plan.groups
+        return self.found.comparison if self.found and same else None
 
 
 def out_of_reach(found: Fitted) -> PlanError:
@@ -258,7 +265,6 @@ def carry_out(
     observe: Observer,
     receive: Receiver,
     replan: Replan | None = None,
-    fitted: Fitted | None = None,
 ) -> Pruned:
     """Rewrite, verify, save and time; a plan that was fitted to a time has been timed."""
     if not chosen.removed(dependencies).size:
@@ -277,8 +283,8 @@ def carry_out(
     observe("save", 0.0)
     save(found.model, output)
     receive(done)
-    if options.time or fitted:
-        known = fitted.comparison if fitted and not whole else None
+    known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
+    if options.time or known:
         known = known or time_pair(original, found.model, feeds, options, observe)
         done = replace(done, report=report.timed(known))
         receive(done)
