@@ -108,14 +108,16 @@ class Price:
         """Milliseconds for widths of shape (axes + 1, ...). Shape (...)."""
         return np.asarray(np.tensordot(self.ms, self.terms.products(widths), axes=1))
 
-    def touching(self, axes: Ints) -> Price:
-        """The price of the products that some of these axes enter."""
-        terms = self.terms
-        part = (np.isin(terms.widths, axes).any(axis=1) | np.isin(terms.divisor, axes)) & (self.ms > 0)
-        chosen = {
-            name: getattr(terms, name)[part] for name in ("region", "kind", "factor", "widths", "multiple", "divisor")
-        }
-        return Price(replace(terms, **chosen), self.ms[part])
+    def touched(self, axes: Ints) -> NDArray[np.bool_]:
+        """Whether each product costs anything and some of these axes enter it. Shape (products,)."""
+        entered = np.isin(self.terms.widths, axes).any(axis=1) | np.isin(self.terms.divisor, axes)
+        return np.asarray(entered & (self.ms > 0))
+
+    def part(self, products: NDArray[np.bool_]) -> Price:
+        """The price of some of the products alone."""
+        names = ("region", "kind", "factor", "widths", "multiple", "divisor")
+        chosen = {name: getattr(self.terms, name)[products] for name in names}
+        return Price(replace(self.terms, **chosen), self.ms[products])
 
 
 def axis_width(ids: Ids, counted: bool, keep: Mask) -> float:

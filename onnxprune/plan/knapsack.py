@@ -7,8 +7,11 @@ would let one slow layer lose nearly everything; in a product, what is left of a
 The time is a function of all widths together (`latency.Price`): a convolution costs the product of what comes in and
 what goes out, so the groups' costs are not a sum, as in a plain knapsack (HALP, Shen et al. 2022, arXiv 2110.10811,
 equation 5). The time is weighed against importance with a Lagrange multiplier; for each multiplier the groups choose in
-turn, given the others, until none changes; bisection finds the multiplier that meets the time. What time is then left
-is spent on the groups that gain most importance per millisecond.
+turn, given the others, until none changes. The multiplier rises from the whole model and falls from the fastest one:
+the groups' choices depend on each other, so the two ways differ, and the better one counts. A multiplier passes over
+choices that lie inside the convex hull, so single groups are then moved against the others: a move that costs too much
+is paid for by narrowing the groups that lose least importance per millisecond, time that is left is spent on those that
+gain most, and the move stays if importance grew.
 """
 
 from __future__ import annotations
@@ -31,9 +34,11 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEVELS = 16  # widths tried of one group
+TINY = 1e-6  # ms: less is no difference
 NARROW = 3  # groups of fewer steps than this may also stop at half a step
 SWEEPS = 20
-BISECTIONS = 30
+WEIGHTS = 40  # multipliers tried on each way
+PASSES = 2  # of single moves over all groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +136,8 @@ class Search:
         chosen: Level of each group.
         widths: What these leave. Shape (axes + 1,).
         local: Per group, the price of the products that it changes.
+        near: Per group, the groups whose times depend on its level.
+        known: Per group, its times as far as they are known at present.
     """
 
     price: Price
@@ -138,14 +145,18 @@ class Search:
     chosen: Ints
     widths: Floats
     local: Sequence[Price]
+    near: Sequence[Ints]
+    known: list[Floats | None]
 
     @staticmethod
     def of(price: Price, choices: Choices) -> Search:
         """A search that starts from the whole model."""
         chosen = np.zeros(len(choices.levels), dtype=np.int64)
         widths = price.terms.dense + sum((c[:, 0] for c in choices.change), np.zeros(price.terms.dense.size))
-        local = [price.touching(np.flatnonzero(c.any(axis=1))) for c in choices.change]
-        return Search(price, choices, chosen, widths, local)
+        touched = np.stack([price.touched(np.flatnonzero(c.any(axis=1))) for c in choices.change]).astype(np.float32)
+        local = [price.part(products > 0) for products in touched]
+        near = [np.flatnonzero(row) for row in touched @ touched.T > 0]
+        return Search(price, choices, chosen, widths, local, near, [None] * len(local))
 
     @property
     def total(self) -> float:
@@ -164,19 +175,26 @@ class Search:
 
     def copy(self) -> Search:
         """The same choice, to go on from."""
-        return Search(self.price, self.choices, self.chosen.copy(), self.widths.copy(), self.local)
+        return replace(self, chosen=self.chosen.copy(), widths=self.widths.copy(), known=list(self.known))
 
     def times(self, g: int) -> Floats:
         """Milliseconds of the products that group `g` touches, at each of its levels. Shape (levels,)."""
-        change = self.choices.change[g]
-        others = self.widths - change[:, self.chosen[g]]
-        return self.local[g].total(others[:, None] + change)
+        found = self.known[g]
+        if found is None:
+            change = self.choices.change[g]
+            others = self.widths - change[:, self.chosen[g]]
+            found = self.known[g] = self.local[g].total(others[:, None] + change)
+        return found
 
     def move(self, g: int, level: int) -> None:
         """Choose another level for a group."""
+        if level == self.chosen[g]:
+            return
         change = self.choices.change[g]
         self.widths = self.widths + change[:, level] - change[:, self.chosen[g]]
         self.chosen[g] = level
+        for other in self.near[g]:
+            self.known[other] = None
 
     def settle(self, weight: float) -> None:
         """Let the groups choose in turn, importance against `weight` x milliseconds, until none changes.
@@ -196,15 +214,59 @@ class Search:
         """Widen groups while the time allows, the one first that gains most importance per millisecond."""
         while True:
             left, best = limit - self.total, (0.0, -1, -1)
-            for g, value in enumerate(self.choices.value):
-                more = self.times(g) - self.times(g)[self.chosen[g]]
-                gain = value - value[self.chosen[g]]
-                rate = np.where((gain > 0) & (more <= left), gain / np.maximum(more, 1e-6), 0.0)
+            for g in range(len(self.chosen)):
+                more, gain = self.differences(g)
+                rate = np.where((gain > 0) & (more <= left), gain / np.maximum(more, TINY), 0.0)
                 if rate.max() > best[0]:
                     best = float(rate.max()), g, int(rate.argmax())
             if best[1] < 0:
                 return
             self.move(best[1], best[2])
+
+    def save(self, limit: float, spare: int = -1) -> bool:
+        """Narrow groups until the time suffices, the one first that loses least importance per millisecond.
+
+        Args:
+            limit: Milliseconds.
+            spare: A group that stays as it is.
+
+        Returns:
+            Whether it suffices.
+        """
+        while self.total > limit:
+            best = (np.inf, -1, -1)
+            for g in range(len(self.chosen)):
+                more, gain = self.differences(g)
+                rate = np.where((more < -TINY) & (g != spare), np.maximum(-gain, 0.0) / np.maximum(-more, TINY), np.inf)
+                if rate.min() < best[0]:
+                    best = float(rate.min()), g, int(rate.argmin())
+            if best[1] < 0:
+                return False
+            self.move(best[1], best[2])
+        return True
+
+    def differences(self, g: int) -> tuple[Floats, Floats]:
+        """Milliseconds and importance of each level of a group, less those of its present one. Shapes (levels,)."""
+        times, value, now = self.times(g), self.choices.value[g], self.chosen[g]
+        return times - times[now], value - value[now]
+
+    def improved(self, limit: float) -> Search:
+        """The best choice found by moving one group a level up or down and letting the others make up for it."""
+        best = self
+        for _ in range(PASSES):
+            before = best.value
+            for g in np.argsort(-np.abs([self.differences(g)[0].min() for g in range(len(self.chosen))])):
+                for level in (best.chosen[g] - 1, best.chosen[g] + 1, 0):
+                    if not 0 <= level < len(self.choices.value[g]) or level == best.chosen[g]:
+                        continue
+                    other = best.copy()
+                    other.move(int(g), int(level))
+                    if other.save(limit, int(g)):
+                        other.spend(limit)
+                        best = max(best, other, key=lambda s: s.value)
+            if best.value <= before + 1e-9:
+                break
+        return best
 
 
 def fastest(price: Price, choices: Choices) -> Search:
@@ -216,19 +278,31 @@ def fastest(price: Price, choices: Choices) -> Search:
 
 def within(price: Price, choices: Choices, limit: float) -> Search | None:
     """The choice that keeps most importance in at most `limit` milliseconds; None when none is that fast."""
-    best = fastest(price, choices)
-    if best.total > limit:
+    down = fastest(price, choices)
+    if down.total > limit:
         return None
-    low, high = 1e-6, 1e6  # importance per millisecond
-    found = Search.of(price, choices)
-    for _ in range(BISECTIONS):
-        weight = float(np.sqrt(low * high))
-        found.settle(weight)
-        if found.total <= limit:
-            high = weight
-            if found.value > best.value:
-                best = found.copy()
-        else:
-            low = weight
+    best, up = down.copy(), Search.of(price, choices)
+    weights = np.geomspace(*multipliers(price, choices), WEIGHTS)
+    for weight in weights:
+        up.settle(float(weight))
+        if up.total <= limit:
+            best = max(best, up.copy(), key=lambda s: s.value)
+            break
+    for weight in weights[::-1]:
+        down.settle(float(weight))
+        if down.total > limit:
+            break
+        best = max(best, down.copy(), key=lambda s: s.value)
     best.spend(limit)
-    return best
+    return best.improved(limit)
+
+
+def multipliers(price: Price, choices: Choices) -> tuple[float, float]:
+    """The smallest and the largest multiplier that can matter: importance per millisecond of single groups' levels."""
+    search = Search.of(price, choices)
+    rates = []
+    for g in range(len(choices.levels)):
+        more, gain = search.differences(g)
+        rates += (gain[more < -TINY] / more[more < -TINY]).tolist()
+    positive = [rate for rate in rates if rate > 0]
+    return (min(positive) / 10, max(positive) * 10) if positive else (1e-3, 1e3)
