@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 
@@ -74,8 +75,9 @@ class Front:
     @property
     def columns(self) -> list[str]:
         """What is shown, by field: nothing that no point has."""
-        always = ["speedup"] if "speedup" in self.objectives else []
-        maybe = [name for name in ("agreement", "metric") if any(getattr(p, name) is not None for p in self.points)]
+        always = ["speedup", "ci95"] if "speedup" in self.objectives else []
+        found = self.points[1:]  # of the dense model they are known beforehand
+        maybe = [name for name in ("agreement", "metric") if any(getattr(p, name) is not None for p in found)]
         return [*always, "bytes", "macs", "params", "fidelity", *maybe]
 
     @property
@@ -85,7 +87,7 @@ class Front:
         return LEGEND.format(", ".join(names.get(o, o) for o in self.objectives))
 
 
-HEADERS = {"bytes": "size", "macs": "MACs", "agreement": "top-1 kept"}
+HEADERS = {"ci95": "95%", "bytes": "size", "macs": "MACs", "agreement": "top-1 kept"}
 
 
 def cell(point: Point, column: str) -> str:
@@ -94,12 +96,14 @@ def cell(point: Point, column: str) -> str:
     if value is None:
         return "-"
     if column == "speedup":
-        return f"{value:.2f}x" + (f" ({point.ci95[0]:.2f} to {point.ci95[1]:.2f})" if point.ci95 else "")
+        return f"{value:.2f}x"
+    if column == "ci95":
+        return f"{value[0]:.2f}-{value[1]:.2f}"
     if column == "bytes":
         return words.size(value)
     if column in ("macs", "params", "agreement"):
         return f"{value:.1%}"
-    return f"{value:.4f}" if column == "fidelity" else f"{value:.5g}"
+    return f"{math.floor(value * 1e4) / 1e4:.4f}" if column == "fidelity" else f"{value:.5g}"
 
 
 def front_view(front: Front) -> View:

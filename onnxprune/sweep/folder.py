@@ -133,11 +133,9 @@ class Folder:
 
     def sweep_up(self) -> None:
         """Remove temporary files of workers that were ended while they wrote."""
-        for folder, label in (
-            (f, label) for f in (self.path, self.path / "stages") for label in self.head.get("labels", [])
-        ):
+        for label in [*self.head.get("labels", []), "dense"]:
             for pattern in (f".{label}.*.tmp", f".{label}.*.probe"):
-                for path in folder.glob(pattern):
+                for path in (*self.path.glob(pattern), *self.path.glob(f"stages/{pattern}")):
                     with contextlib.suppress(OSError):
                         path.unlink()
 

@@ -24,6 +24,10 @@ from onnxprune.data import Feeds
 from onnxprune.errors import DataError, described
 from onnxprune.model import Array
 
+CHILD = """import sys, pathlib
+from onnxprune.sweep.metric import answer_in
+answer_in(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4]))
+"""
 EXAMPLE = "define 'def evaluate(run) -> float', where run(feeds) gives the outputs by name"
 
 
@@ -40,7 +44,7 @@ def metric(script: Path, model: Path, *, threads: int = 1) -> float:
     """
     with tempfile.TemporaryDirectory(prefix="onnxprune-metric-") as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, "-m", __name__, str(script), str(model), str(threads), str(answer)]
+        command = [sys.executable, "-c", CHILD, str(script), str(model), str(threads), str(answer)]
         done = subprocess.run(command, env=importing(), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
         try:
             held = json.loads(answer.read_text(encoding="utf-8"))
@@ -59,7 +63,7 @@ def importing() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([rest] if rest else [])])}
 
 
-def main(script: Path, model: Path, threads: int, answer: Path) -> None:
+def answer_in(script: Path, model: Path, threads: int, answer: Path) -> None:
     """What the fresh process does: write the number, or what is wrong, as JSON."""
     try:
         held: dict[str, Any] = {"value": value(script, model, threads)}
@@ -82,9 +86,10 @@ def value(script: Path, model: Path, threads: int) -> float:
         return runtime.run(opened, feeds)
 
     found = evaluate(run)
-    if isinstance(found, bool) or not isinstance(found, Real) or not math.isfinite(found):
-        if not (hasattr(found, "ndim") and found.ndim == 0 and math.isfinite(float(found))):  # numpy, torch
-            raise DataError(f"evaluate returned {type(found).__name__} {str(found)[:40]!r}, no finite number")
+    plain = isinstance(found, Real) and not isinstance(found, bool)
+    scalar = getattr(found, "ndim", None) == 0  # numpy's and torch's
+    if not (plain or scalar) or not math.isfinite(float(found)):
+        raise DataError(f"evaluate returned {type(found).__name__} {str(found)[:40]!r}, no finite number")
     return float(found)
 
 
@@ -100,7 +105,3 @@ def loaded(script: Path) -> Any:
     if not callable(getattr(module, "evaluate", None)):
         raise DataError("defines no function 'evaluate'")
     return module.evaluate
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

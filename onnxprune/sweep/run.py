@@ -80,19 +80,17 @@ def sweep(
 
     Args:
         source: The model file.
-        folder: Where the results go: for each candidate LABEL.onnx, LABEL.plan.json and LABEL.json (the report); for
-            all of them sweep.json, sweep.md and sweep.csv. Workers on other machines must see it under the same path.
+        folder: Where LABEL.onnx, LABEL.plan.json and LABEL.json (the report) of each candidate go, and sweep.json,
+            sweep.md and sweep.csv. Workers on other machines must see it under the same path.
         wanted: The targets.
-        limits: What may be touched, the same for all.
+        limits: What may be touched.
         options: Everything else; `time` and `overwrite` are taken from `settings`.
         settings: How the sweep runs.
         observe: Progress callback.
 
     Raises:
-        OutputError: The folder holds another sweep, or files that are in the way.
-        DataError: The script fails on the dense model.
-        PlanError: Not one candidate could be made.
-        OnnxpruneError: The model or the data cannot be used at all.
+        OnnxpruneError: The folder holds something else, the script fails on the dense model, the model cannot be used,
+            or not one candidate could be made.
     """
     limits, options, settings = limits or Limits(), options or Options(), settings or Settings()
     source, options = source.resolve(), replace(options, data=options.data.resolve() if options.data else None)
@@ -268,7 +266,7 @@ def dense_point(job: Job, value: float | None, timed: bool) -> Point:
     """The model as it came."""
     _, dependencies = opened(job.source, job.options.through_norms, job.folder.key)
     size = cost(dependencies).bytes
-    return Point(DENSE, "", 1.0 if timed else None, None, 1.0, 1.0, size, 1.0, None, value)
+    return Point(DENSE, "", 1.0 if timed else None, None, 1.0, 1.0, size, 1.0, 1.0, value)
 
 
 def marked(points: Sequence[Point], objectives: Sequence[str]) -> tuple[Point, ...]:
