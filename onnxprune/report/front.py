@@ -87,6 +87,7 @@ class Front:
         return LEGEND.format(", ".join(names.get(o, o) for o in self.objectives))
 
 
+GIVE_WAY = ("ci95", "params", "agreement")  # in this order, where the terminal is narrow
 HEADERS = {"ci95": "95%", "bytes": "size", "macs": "MACs", "agreement": "top-1 kept"}
 
 
@@ -111,10 +112,10 @@ def front_view(front: Front) -> View:
 
     def draw(canvas: Canvas) -> Iterator[RenderableType]:
         yield canvas.text(f"{front.model} {canvas.arrow} {front.folder}", "bold")
-        headers = [HEADERS.get(column, column) for column in front.columns]
-        table = canvas.table([("", "left"), ("candidate", "left"), *((header, "right") for header in headers)])
+        shown = fitting(canvas, front)
+        table = canvas.table([("", "left"), ("candidate", "left"), *((header(c), "right") for c in shown)])
         for p in front.points:
-            cells = [MARK if p.on_front else "", p.label, *(cell(p, column) for column in front.columns)]
+            cells = [MARK if p.on_front else "", p.label, *(cell(p, column) for column in shown)]
             table.add_row(*(canvas.text(c) for c in cells), style="green" if p.on_front else "")
         yield table
         yield canvas.text(f"{MARK} {front.legend}", "dim")
@@ -125,9 +126,25 @@ def front_view(front: Front) -> View:
     return View(draw)
 
 
+def header(column: str) -> str:
+    """What stands above a column."""
+    return HEADERS.get(column, column)
+
+
+def fitting(canvas: Canvas, front: Front) -> list[str]:
+    """The columns that there is room for."""
+    shown = front.columns
+    first = [MARK], [p.label for p in front.points]
+    for column in GIVE_WAY:
+        cells = [[header(c), *(cell(p, c) for p in front.points)] for c in shown]
+        if canvas.rest([*first, *cells]) < 0 and column in shown:
+            shown.remove(column)
+    return shown
+
+
 def front_markdown(front: Front) -> str:
     """The table as Markdown."""
-    headers = [HEADERS.get(column, column) for column in front.columns]
+    headers = [header(column) for column in front.columns]
     lines = [f"## Sweep: {code(front.model)}", ""]
     lines += [row("", "candidate", *headers), row("---", "---", *("---:" for _ in headers))]
     for p in front.points:

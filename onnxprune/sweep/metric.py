@@ -28,6 +28,7 @@ CHILD = """import sys, pathlib
 from onnxprune.sweep.metric import answer_in
 answer_in(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4]))
 """
+STDERR = 2  # the file itself: `sys.stderr` may be something that is none
 EXAMPLE = "define 'def evaluate(run) -> float', where run(feeds) gives the outputs by name"
 
 
@@ -45,7 +46,7 @@ def metric(script: Path, model: Path, *, threads: int = 1) -> float:
     with tempfile.TemporaryDirectory(prefix="onnxprune-metric-") as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-c", CHILD, str(script), str(model), str(threads), str(answer)]
-        done = subprocess.run(command, env=importing(), stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+        done = subprocess.run(command, env=importing(), stdin=subprocess.DEVNULL, stdout=STDERR)
         try:
             held = json.loads(answer.read_text(encoding="utf-8"))
         except (OSError, ValueError):
