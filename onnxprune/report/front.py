@@ -87,7 +87,7 @@ class Front:
         return LEGEND.format(", ".join(names.get(o, o) for o in self.objectives))
 
 
-GIVE_WAY = ("ci95", "params", "agreement")  # in this order, where the terminal is narrow
+GIVE_WAY = ("ci95", "params", "agreement", "macs")  # in this order, where the terminal is narrow
 HEADERS = {"ci95": "95%", "bytes": "size", "macs": "MACs", "agreement": "top-1 kept"}
 
 
