@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -109,16 +110,16 @@ def start_dask(pool: Pool, held: ExitStack) -> int:
     """A client of a running scheduler, or of a cluster of processes on this machine."""
     distributed = importlib.import_module("distributed")
     if pool.scheduler is None:
-        cluster = held.enter_context(
-            distributed.LocalCluster(
-                n_workers=pool.local_jobs,
-                threads_per_worker=1,
-                dashboard_address=None,  # no port is opened for a web page
-                memory_limit=0,  # models are large, and a worker that is ended for it would end the sweep
-                silence_logs=logging.CRITICAL,
-            )
+        cluster = distributed.LocalCluster(
+            n_workers=pool.local_jobs,
+            threads_per_worker=1,
+            dashboard_address=None,  # no port is opened for a web page
+            memory_limit=0,  # models are large, and a worker that is ended for it would end the sweep
+            silence_logs=logging.CRITICAL,
         )
-        held.enter_context(distributed.Client(cluster))
+        held.enter_context(cluster)
+        client = held.enter_context(distributed.Client(cluster))
+        client.run(ignore_interrupts)
         return pool.local_jobs
     with named(pool):
         client = held.enter_context(distributed.Client(pool.scheduler, timeout="10s"))
@@ -129,11 +130,32 @@ def start_ray(pool: Pool, held: ExitStack) -> int:
     """A running ray cluster, or one on this machine."""
     ray: Any = importlib.import_module("ray")
     options: dict[str, Any] = {"address": pool.scheduler} if pool.scheduler else {"num_cpus": pool.local_jobs}
-    with named(pool):
+    with named(pool), deaf():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False, **options)
     held.callback(ray.shutdown)
     importlib.import_module("ray.util.joblib").register_ray()
     return pool.jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def ignore_interrupts() -> None:
+    """In a worker: a terminal sends Ctrl-C to all, but it is the sweep that ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes started here do not get Ctrl-C, which a terminal sends to all: this one ends them, in order.
+
+    They inherit the mask; what arrives here meanwhile waits until the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
