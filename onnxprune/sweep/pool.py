@@ -10,7 +10,8 @@ import importlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -63,7 +64,7 @@ def check_installed(pool: Pool) -> None:
             raise RuntimeUnavailable(what, remedy=f"pip install 'onnxprune[{pool.backend}]'") from error
 
 
-def spread(pool: Pool, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Iterator[Result]:
+def spread(pool: Pool, work: Callable[[Task], Result], tasks: Sequence[Task]) -> Generator[Result, None, None]:
     """The result of every task as it is finished, in any order. When this ends, however it ends, no worker is left."""
     import joblib  # half of the time this package takes to import, needed by one command
 
@@ -102,7 +103,14 @@ def start_loky(pool: Pool, held: ExitStack) -> int:
 
 
 def start_threads(pool: Pool, held: ExitStack) -> int:
-    """Threads of this process."""
+    """Threads of this process. None can be ended from outside, so the candidates in work are waited for."""
+    before = set(threading.enumerate())
+
+    def wait() -> None:
+        for thread in set(threading.enumerate()) - before:
+            thread.join()
+
+    held.callback(wait)
     return pool.local_jobs
 
 
