@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def spread(pool: Pool, work: Callable[[Task], Result], tasks: Sequence[Task]) ->
             yield from results
         finally:
             if not ordered:
-                results.close()
+                with warnings.catch_warnings(action="ignore"):  # of joblib, that tasks are cancelled: they should be
+                    results.close()
 
 
 @contextmanager
