@@ -77,7 +77,8 @@ def spread(pool: Pool, work: Callable[[Task], Result], tasks: Sequence[Task]) ->
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="list" if ordered else "generator_unordered")
         results = parallel(joblib.delayed(work)(task) for task in tasks)
         try:
-            yield from results
+            for result in results:  # `yield from` would close it first, with joblib's warning
+                yield result
         finally:
             if not ordered:
                 with warnings.catch_warnings(action="ignore"):  # of joblib, that tasks are cancelled: they should be
