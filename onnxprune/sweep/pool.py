@@ -77,7 +77,7 @@ def spread(pool: Pool, work: Callable[[Task], Result], tasks: Sequence[Task]) ->
         parallel = joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="list" if ordered else "generator_unordered")
         results = parallel(joblib.delayed(work)(task) for task in tasks)
         try:
-            for result in results:  # `yield from` would close it first, with joblib's warning
+            for result in results:  # noqa: UP028  (it would close them first, with a warning)
                 yield result
         finally:
             if not ordered:
