@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -321,8 +321,12 @@ def swap(staged: Sequence[Path], targets: Sequence[Path]) -> None:
         old.unlink(missing_ok=True)
 
 
+@cache
 def umask() -> int:
-    """The process's file mode mask: temporary files are private, finished ones should not be."""
+    """The process's file mode mask: temporary files are private, finished ones should not be.
+
+    Asked once: it is read by setting it, and two threads that do so could leave it at 0.
+    """
     mask = os.umask(0)
     os.umask(mask)
     return mask

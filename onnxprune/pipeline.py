@@ -59,6 +59,7 @@ class Options:
         through_norms: Whether channels may go that are normalised over, which makes the result approximate.
         best_effort: Whether a target in time that is out of reach is met as far as possible, instead of an error.
         batch: Samples in one timed inference.
+        step: The width step this machine rewards, where it is known already; looked at if `align` is None.
     """
 
     criterion: str = "l1"
@@ -72,6 +73,7 @@ class Options:
     through_norms: bool = False
     best_effort: bool = False
     batch: int = 1
+    step: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ def prune(
     *,
     observe: Observer = silent,
     receive: Receiver = ignore,
+    prepared: tuple[Model, Dependencies] | None = None,
 ) -> Pruned:
     """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, save, time.
 
@@ -109,6 +112,7 @@ def prune(
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
         receive: Called with the result once it is saved, and again once it is timed, which may fail or take long.
+        prepared: What `prepare` gave for the same file and options, if it was called before.
 
     Raises:
         OnnxpruneError: See its subclasses; nothing has been written then, unless the timing fails.
@@ -117,7 +121,7 @@ def prune(
     if target is None and not limits.layer_ratios:
         target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe, through_norms=options.through_norms)
+    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
@@ -252,6 +256,8 @@ def prepare(
 
 def step_for(options: Options, observe: Observer) -> int:
     """The width step to align to: measured on this machine's onnxruntime, or remembered."""
+    if options.step is not None:
+        return options.step
     observe("find the width step", 0.0)
     return width_step(threads=options.threads).step
 

@@ -32,6 +32,9 @@ SYNOPSIS = {
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --json",
     "ops": "--markdown",
+    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
+    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
+    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite --json",
     "demo": "--output",
 }
 DEFAULTS = {
@@ -40,6 +43,7 @@ DEFAULTS = {
     "inspect": [],
     "bench": ["default: cpu", "default: 1"],
     "ops": [],
+    "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
     "demo": ["default: onnxprune-demo"],
 }
 

@@ -23,7 +23,7 @@ PACKAGE = "onnxprune"
 ORDER = (
     "errors labels graph encoding external model data shapes runtime cache nested normalise sharing rules trace cost "
     "importance latency align plan rewrite profile reference pieces branches verify isolate recover bench fit report "
-    "outputs pipeline demo cli"
+    "outputs pipeline sweep demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

@@ -1,0 +1,147 @@
+"""The command `sweep`. Law: it takes every option of `prune` that a plan depends on, and gives it the same meaning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxprune import pipeline
+from onnxprune import sweep as sweeping
+from onnxprune.cli.commands import app
+from onnxprune.cli.console import progress, show
+from onnxprune.cli.options import (
+    Align,
+    Criterion,
+    Data,
+    In,
+    Json,
+    LayerRatio,
+    MaxRatio,
+    NoBench,
+    Rows,
+    Scope,
+    Seed,
+    Skip,
+    Strict,
+    Threads,
+    ThroughNorms,
+    parse_align,
+    parse_layers,
+)
+from onnxprune.errors import PlanError
+from onnxprune.plan import Limits
+from onnxprune.report import words
+from onnxprune.report.front import front_view
+
+DEFAULT = "0.1:0.9:0.1"
+FORM = "FIRST:LAST:STEP|A,B,.."
+
+Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
+Ratios = Annotated[
+    str | None, typer.Option(metavar=FORM, help=f"Shares of channels to remove. The default is {DEFAULT}.")
+]
+Macs = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of multiply-accumulates to keep.")]
+Params = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of parameters to keep.")]
+Speedups = Annotated[str | None, typer.Option(metavar=FORM, help="Speedups to reach, measured one at a time.")]
+Script = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval",
+        metavar="SCRIPT.py",
+        help="Your metric, larger is better: def evaluate(run) -> float, where run({input: array}) gives "
+        "{output: array}. It is called in a process of its own for every model.",
+    ),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Candidates at a time. The default is one for each core, or cluster worker.")
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        metavar="loky|threading|dask|ray",
+        help="Who works on candidates: processes, threads, or a cluster. On a cluster IN.onnx, DIR, --data and --eval "
+        "must be on a disk that all machines share. Timings are always taken here, alone.",
+    ),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Of a running dask scheduler or ray cluster; else one is started.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start over in DIR, instead of doing only what is missing.")
+]
+
+
+@app.command()
+def sweep(
+    model: In,
+    output: Folder,
+    ratios: Ratios = None,
+    macs: Macs = None,
+    params: Params = None,
+    speedups: Speedups = None,
+    criterion: Criterion = "l1",
+    scope: Scope = "local",
+    align: Align = "auto",
+    max_ratio: MaxRatio = None,
+    skip: Skip = None,
+    layer_ratio: LayerRatio = None,
+    rows: Rows = "auto",
+    data: Data = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    through_norms: ThroughNorms = False,
+    strict: Strict = False,
+    script: Script = None,
+    no_bench: NoBench = False,
+    jobs: Jobs = None,
+    backend: Backend = "loky",
+    scheduler: Scheduler = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
+    wanted = parse_targets(ratios, macs, params, speedups)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    common = (criterion, parse_align(align), data, seed, threads)
+    options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
+    settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
+    with progress() as observe:
+        found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)
+    finish(found, output, as_json)
+
+
+def parse_targets(
+    ratios: str | None, macs: str | None, params: str | None, speedups: str | None
+) -> tuple[sweeping.Candidate, ...]:
+    """The candidates that were asked for.
+
+    Raises:
+        typer.BadParameter: A value is no number or range, or no target.
+    """
+    given = {"ratio": ratios, "macs": macs, "params": params, "speedup": speedups}
+    names = {"ratio": "--ratios", "macs": "--macs", "params": "--params", "speedup": "--speedups"}
+    found: list[sweeping.Candidate] = []
+    for kind, text in given.items():
+        text = DEFAULT if kind == "ratio" and not any(given.values()) else text
+        if text is None:
+            continue
+        try:
+            found += sweeping.candidates({kind: sweeping.numbers(text)})
+        except (ValueError, PlanError) as error:
+            raise typer.BadParameter(str(error), param_hint=names[kind]) from error
+    return tuple(found)
+
+
+def finish(found: sweeping.Sweep, folder: Path, as_json: bool) -> None:
+    """Print the front, and what was not done again."""
+    if as_json:
+        typer.echo(json.dumps(found.details, indent=2))
+    else:
+        show(front_view(found.front))
+        show(f"Wrote sweep.json, sweep.md, sweep.csv and the models to {folder}")
+    if found.reused:
+        steps, before = words.plural(found.done, "step"), f"{found.reused:,}"
+        typer.echo(f"onnxprune: resumed: {before} steps were finished before, {steps} done now", err=True)
