@@ -9,11 +9,6 @@ machine was so busy that two halves of the measurement disagree.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import runtime
+from onnxprune.cache import cache_path, machine_key, recall, remember
 
 Floats = NDArray[np.float64]
 
@@ -65,14 +61,14 @@ def width_step(*, provider: str = "cpu", threads: int = 1, cache: bool = True) -
     Raises:
         ProviderError, RuntimeUnavailable: See `runtime.session`.
     """
-    path = cache_path(key(provider, threads)) if cache else None
-    if path and (known := recall(path)):
-        return known
+    path = cache_path("width-step", key(provider, threads)) if cache else None
+    if before := known(path):
+        return before
     rounds = staircase(provider=provider, threads=threads)
     widths, times = tuple(rounds), low(rounds)
     found = Step(infer(widths, times), widths, times, "measured")
-    if path and agree(rounds):
-        remember(path, found, key(provider, threads))
+    if agree(rounds):
+        remember(path, key(provider, threads), asdict(found))
     return found
 
 
@@ -199,43 +195,16 @@ def timed(run: Callable[[], object], clock: Callable[[], float]) -> float:
 
 def key(provider: str, threads: int) -> dict[str, Any]:
     """Everything the answer depends on."""
-    facts = runtime.environment()
-    kept = {name: facts[name] for name in ("cpu", "simd", "onnxruntime")}
-    return kept | {"provider": runtime.provider_name(provider), "threads": threads, "schema": SCHEMA}
+    return machine_key(provider, threads) | {"schema": SCHEMA}
 
 
-def cache_path(identity: Mapping[str, Any]) -> Path | None:
-    """The cache file of this key, or None when the user has no home folder."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
-    return root / "onnxprune" / f"width-step-{digest}.json"
-
-
-def recall(path: Path) -> Step | None:
+def known(path: Path | None) -> Step | None:
     """The remembered answer; None when there is none, or the file is damaged."""
+    held = recall(path) or {}
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
         step, widths, times = int(held["step"]), tuple(map(int, held["widths"])), tuple(map(float, held["times_ms"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
     if step not in (1, *STEPS) or len(widths) != len(times):
         return None
     return Step(step, widths, times, "cache")
-
-
-def remember(path: Path, found: Step, identity: Mapping[str, Any]) -> None:
-    """Write the answer whole or not at all; a folder that cannot be written is no error: it is measured again."""
-    text = json.dumps({"key": dict(identity)} | asdict(found))
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,12 +12,19 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable, VerificationError
+from onnxprune.errors import DataError, PlanError, RuntimeUnavailable
+from onnxprune.fit import Fitted, meet
+from onnxprune.gate import judged, not_all, refusal
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
-from onnxprune.model import Model, data_files, is_float, load, save
+from onnxprune.model import Model, is_float, load, save
 from onnxprune.normalise import normalise
+from onnxprune.outputs import check_output, check_weights
 from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.profile import Profile, profile_of, profiler_of
+from onnxprune.profile import profile as measure_widths
+from onnxprune.profile import save as save_profile
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
 from onnxprune.runtime import random_feeds, run, session
@@ -51,6 +58,10 @@ class Options:
         overwrite: Whether an existing output may be replaced.
         strict: Whether groups that fail verification are an error, instead of being left whole.
         through_norms: Whether channels may go that are normalised over, which makes the result approximate.
+        best_effort: Whether a target in time that is out of reach is met as far as possible, instead of an error.
+        batch: Samples in one timed inference.
+        force: Whether a model is written that was timed and is not measurably faster.
+        explain: Whether layers are profiled even if the model is faster; if it is not, they always are.
     """
 
     criterion: str = "l1"
@@ -62,6 +73,10 @@ class Options:
     overwrite: bool = False
     strict: bool = False
     through_norms: bool = False
+    best_effort: bool = False
+    batch: int = 1
+    force: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +104,7 @@ def prune(
     observe: Observer = silent,
     receive: Receiver = ignore,
 ) -> Pruned:
-    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, save, time.
+    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, time, save.
 
     Args:
         source: The model file.
@@ -98,10 +113,11 @@ def prune(
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
-        receive: Called with the result once it is saved, and again once it is timed, which may fail or take long.
+        receive: Called with the result once it is saved, or refused for not being faster.
 
     Raises:
-        OnnxpruneError: See its subclasses; nothing has been written then, unless the timing fails.
+        NoSpeedup: It is not measurably faster: `receive` got the result, but it was not written.
+        OnnxpruneError: See its subclasses; nothing has been written then.
     """
     options, limits = options or Options(), limits or Limits()
     if target is None and not limits.layer_ratios:
@@ -112,10 +128,64 @@ def prune(
     given = options.align or (limits.align if limits.align > 1 else None)
     align = given or step_for(options, observe)
     observe("plan", 0.0)
-    scores = score(dependencies, options.criterion)
-    replan = partial(plan_beside, dependencies, scores, target, replace(limits, align=align), given is not None)
-    chosen = replan(())
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, replan)
+    scores, limits = score(dependencies, options.criterion), replace(limits, align=align)
+    replan: Replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
+    if target is not None and target.timed:
+        replan = TimedPlans(original, dependencies, scores, target, limits, options, observe)
+    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan)
+
+
+@dataclass(eq=False)
+class TimedPlans:
+    """Plans for a target in time, made by measuring; `found` keeps the last measurement."""
+
+    original: Model
+    dependencies: Dependencies
+    scores: Scores
+    target: Target
+    limits: Limits
+    options: Options
+    observe: Observer
+    found: Fitted | None = None
+
+    def __call__(self, whole: Sequence[str]) -> Plan:
+        """The plan with the groups of some sources (`tensor:axis`) left whole.
+
+        Raises:
+            PlanError: The target is out of reach, and `Options.best_effort` is off.
+        """
+        options, narrower = self.options, replace(self.limits, skip=(*self.limits.skip, *whole))
+        feeds = timing_feeds(self.original, sample(self.original, options), options)
+        found = meet(
+            self.original,
+            self.dependencies,
+            feeds,
+            self.scores,
+            self.target,
+            narrower,
+            finer=options.align is None,
+            threads=options.threads,
+            seed=options.seed,
+            observe=self.observe,
+        )
+        if not found.reached and not options.best_effort:
+            raise out_of_reach(found)
+        self.found = replace(found, plan=as_asked(found.plan, self.limits))
+        return self.found.plan
+
+    def timing(self, plan: Plan) -> Comparison | None:
+        """The measurement of a plan, if it was the last one made."""
+        same = self.found is not None and self.found.plan.groups == plan.groups
+        return self.found.comparison if self.found and same else None
+
+
+def out_of_reach(found: Fitted) -> PlanError:
+    """The error for a time that no plan meets."""
+    best = found.comparison
+    wanted = f"{found.wanted:.2f}x ({best.before_ms / found.wanted:.3g} ms)"
+    what = f"{wanted} is out of reach: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
+    remedy = "ask for less, relax --max-ratio, --skip or --align, or take that with --best-effort; nothing was written"
+    return PlanError(what, remedy=remedy)
 
 
 def plan_beside(
@@ -129,6 +199,11 @@ def plan_beside(
     """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
     narrower = replace(limits, skip=(*limits.skip, *whole))
     chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
+    return as_asked(chosen, limits)
+
+
+def as_asked(chosen: Plan, limits: Limits) -> Plan:
+    """The plan with the settings that were asked for, where more groups were left whole."""
     asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}
     return replace(chosen, settings=asked)
 
@@ -197,7 +272,7 @@ def carry_out(
     receive: Receiver,
     replan: Replan | None = None,
 ) -> Pruned:
-    """Rewrite, verify, save and time."""
+    """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
     feeds = sample(original, options)
@@ -208,23 +283,23 @@ def carry_out(
         raise not_all(found.isolated)
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
-    whole = found.isolated
-    report = make_report(dependencies, found.plan, found.removed, gone, found.equivalence, isolated=whole, names=names)
+    facts = (found.plan, found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names)
+    known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
+    if options.time or known:
+        report = report.timed(known or time_pair(original, found.model, feeds, options, observe))
+        observe("judge", 0.0)
+        shaped = replace(original, shapes=dependencies.model.shapes)
+        used = timing_feeds(original, feeds, options), options.threads, options.seed
+        report = judged(report, shaped, found.model, *used, always=options.explain, force=options.force)
     done = Pruned(found.model, found.plan, report)
-    observe("save", 0.0)
-    save(found.model, output)
+    if (error := refusal(done.report)) is None:
+        observe("save", 0.0)
+        save(found.model, output)
     receive(done)
-    if options.time:
-        done = replace(done, report=report.timed(time_pair(original, found.model, feeds, options, observe)))
-        receive(done)
+    if error:
+        raise error
     return done
-
-
-def not_all(isolated: Mapping[str, str]) -> VerificationError:
-    """The error for groups that fail where all of them were to be pruned."""
-    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
-    what = f"not all groups can be pruned: {names} ({first})"
-    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")
 
 
 def nothing_removed(chosen: Plan) -> PlanError:
@@ -261,72 +336,60 @@ def sample(model: Model, options: Options) -> Feeds:
 
 
 def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, observe: Observer) -> Comparison:
-    """Time dense against pruned on one sample."""
-    one: Sequence[Feeds] = list(batches(original, feeds, size=1, limit=1))
+    """Time dense against pruned on one batch."""
     return bench(
         original,
         pruned,
-        feeds={k: np.asarray(v) for k, v in one[0].items()},
+        feeds=timing_feeds(original, feeds, options),
         threads=options.threads,
         seed=options.seed,
         progress=lambda done: observe("time", done),
     )
 
 
-def check_output(source: Path, output: Path, overwrite: bool) -> None:
-    """Refuse outputs that cannot be written, before any work is done.
+def profile(
+    source: Path | str,
+    align: int | None = None,
+    provider: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    through_norms: bool = False,
+    cache: bool = True,
+    *,
+    observe: Observer = silent,
+) -> Profile:
+    """Measure what the width of each group costs on this machine, or recall it.
+
+    Args:
+        source: The model file.
+        align: Width step; None finds the one this machine rewards.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        batch: Samples in one inference.
+        seed: Of the inputs and of the widths that are measured.
+        through_norms: As in `Options`.
+        cache: Whether what is remembered will do.
+        observe: Called with a stage's name and the share of it that is done.
 
     Raises:
-        OutputError: It is the input, exists, is a directory, or lies in no writable folder.
+        UnprunableError: Nothing in the model can be removed.
     """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise OutputError("the output is the input itself", where=str(output), remedy="name another file with -o")
-    refuse_special(output, "the output ")
-    if output.exists() and not overwrite:
-        raise OutputError("the output exists", where=str(output), remedy="give --overwrite to replace it")
-    check_folder(output)
+    original, dependencies = prepare(source, observe, through_norms=through_norms)
+    options = Options(seed=seed, batch=batch, threads=threads, align=align)
+    feeds = timing_feeds(original, sample(original, options), options)
+    step = align or width_step(provider=provider, threads=threads).step
+    choosers = choosers_of(dependencies, score(dependencies), Limits(align=step), finer=align is None)
+    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    profiler = profiler_of(dependencies, feeds, step, provider=provider, threads=threads, cache=cache)
+    table = measure_widths(profiler, levels, seed=seed, observe=observe)
+    save_profile(profiler)
+    return profile_of(profiler, table, levels)
 
 
-def refuse_special(path: Path, what: str = "") -> None:
-    """Refuse directories, devices and pipes: files are put in place by renaming, which would replace them."""
-    if path.is_dir():
-        raise OutputError(f"{what}is a directory", where=str(path), remedy="name a file in it")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"{what}is not a regular file", where=str(path), remedy="name a file; --json prints")
-
-
-def check_weights(original: Model, dependencies: Dependencies, output: Path, overwrite: bool) -> None:
-    """Refuse weights that are not numbers, and weight files that would be written over, before any work is done.
-
-    A single NaN may be a constant of the graph, and infinities may be masks; a NaN among other weights is neither.
-
-    Raises:
-        ModelError: A weight holds NaN.
-        OutputError: A file of weights lies where the output's would go.
-    """
-    for name, weight in dependencies.model.weights.items():
-        if is_float(weight) and weight.size > 1 and np.isnan(weight.min()):
-            what, remedy = f"'{name}' holds NaN weights", "export a model with finite weights"
-            raise ModelError(what, where=str(original.path or "model"), remedy=remedy)
-    if not original.external or original.path is None:
-        return
-    used, data = data_files(original.path), output.with_name(output.name + ".data")
-    if taken := used & {output.resolve(), data.resolve()}:
-        what = "the output would replace the input's weights"
-        raise OutputError(what, where=str(taken.pop()), remedy="name another file with -o")
-    if data.exists() and not overwrite:
-        raise OutputError("the output's weights exist", where=str(data), remedy="give --overwrite to replace them")
-
-
-def check_folder(output: Path) -> None:
-    """Refuse a file whose folder is missing or cannot be written."""
-    folder = output.resolve().parent
-    if not folder.is_dir():
-        raise OutputError("the output's folder does not exist", where=str(folder), remedy="create it first")
-    probe = folder / f".{output.name}.probe"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        what = f"the output's folder cannot be written ({error.strerror})"
-        raise OutputError(what, where=str(folder), remedy="choose another place") from error
+def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:
+    """One batch of the size that is timed: of the user's samples, or of random ones."""
+    if options.data is None and options.batch > 1:
+        return random_feeds(model, batch=options.batch, seed=options.seed)
+    one: Sequence[Feeds] = list(batches(model, feeds, size=options.batch, limit=1))
+    return {k: np.asarray(v) for k, v in one[0].items()}

@@ -188,16 +188,6 @@ def test_an_unsure_answer_is_not_remembered(
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: Path, target: Path) -> Path:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        align.remember(tmp_path / "x.json", align.Step(8, WIDTHS, stairs(8), "measured"), {})
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_file_says_what_it_was_measured_on(measured: list[tuple[str, int]], tmp_path: Path) -> None:
     align.width_step()
     (path,) = (tmp_path / "cache" / "onnxprune").iterdir()

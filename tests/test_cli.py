@@ -16,8 +16,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnxprune import cli, pipeline
+from onnxprune import pipeline
 from onnxprune.bench import bench
+from onnxprune.cli import commands
 from onnxprune.errors import RuntimeUnavailable
 from onnxprune.plan import Plan
 from tests import graphs
@@ -52,7 +53,7 @@ def model(tmp_path: Path) -> Path:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time for as short as the rules of the benchmark allow."""
     monkeypatch.setattr(pipeline, "bench", partial(bench, budget_s=0.01))
-    monkeypatch.setattr(cli, "time_models", partial(bench, budget_s=0.01))
+    monkeypatch.setattr(commands, "time_models", partial(bench, budget_s=0.01))
 
 
 @pytest.mark.parametrize("command", SYNOPSIS)

@@ -2,7 +2,7 @@
 
 from onnxprune.gains.gate import is_faster, no_speedup
 from onnxprune.gains.layers import Pair, Side, pair_layers
-from onnxprune.gains.profiles import Gains, Layer, Operator, explain, judge
+from onnxprune.gains.profiles import Gains, Layer, Operator, explain, judge, profile_files
 from onnxprune.gains.reasons import Reason, failed, reasons
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "judge",
     "no_speedup",
     "pair_layers",
+    "profile_files",
     "reasons",
 ]

@@ -1,8 +1,8 @@
 """What each layer ran as, before and after. Law: both sides hold the same nodes, and widths are those of the files.
 
 A layer is a region of the dense model (`latency.regions`): the nodes that run as one kernel there. What the pruned
-model runs for the same tensors is set beside it. Runtimes pad widths, so these are read from weights and shapes of the two
-models, while the kernels, their padded shapes and their times are read from what onnxruntime ran.
+model runs for the same tensors is set beside it. Runtimes pad widths, so these are read from weights and shapes of the
+two models, while the kernels, their padded shapes and their times are read from what onnxruntime ran.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from onnxprune.align import width_step
 from onnxprune.errors import ProviderError
 from onnxprune.gains.layers import Pair, Side, pair_layers
 from onnxprune.gains.reasons import Reason, failed, lost_ms, reasons
-from onnxprune.model import Model, Shape
+from onnxprune.model import Model, Shape, load
 from onnxprune.normalise import normalise
-from onnxprune.runtime import Feeds, Kernel, Profiled, provider_name
+from onnxprune.runtime import Feeds, Kernel, Profiled, provider_name, random_feeds
 
 WARM = 2  # runs of each that do not count
 MIN_RUNS, MAX_RUNS = 5, 200
@@ -175,6 +176,24 @@ def explain(
         runs = alternate([one.run, two.run], seed=seed, budget_s=budget_s, progress=progress)
         before, after = (settled(opened.kernels()) for opened in (one, two))
     return judge(before, after, pair_layers(models[0], models[1], (before, after)), step, runs)
+
+
+def profile_files(
+    before: Path | str, after: Path | str, provider: str = "cpu", batch: int = 1, threads: int = 1, seed: int = 0
+) -> Gains:
+    """`explain` for two files, on seeded random inputs.
+
+    Args:
+        before: The dense model.
+        after: The pruned model.
+        provider: Execution provider.
+        batch: Size of an open batch axis.
+        threads: Threads inside one operator.
+        seed: Of the inputs and the order of the runs.
+    """
+    dense = load(before)
+    feeds = random_feeds(dense, batch=batch, seed=seed)
+    return explain(dense, load(after), feeds, provider=provider, threads=threads, seed=seed)
 
 
 def shaped(model: Model) -> Model:

@@ -123,13 +123,15 @@ def layout_changes(before: Side, after: Side, step: int) -> Reason | None:
     took = sum(k.typical_ms for k in now)
     why = ""
     if new := [kind for kind in after.readers if kind not in before.readers]:
-        why = f": {listed(new)} after it needs whole blocks of channels, and {after.out} are none"
+        why = f": {listed(new)} after it runs outside the fast layout at {after.out} channels"
     text = f"{listed(Counter(short(k.op) for k in now))} beside it, {took:.3f} ms{why}"
     return Reason("layout changes", text, alignment(after.out, step))
 
 
 def rounded(before: Side, after: Side, step: int) -> Reason | None:
-    """Widths are rounded up, so that too few whole steps were saved."""
+    """Widths are rounded up, so that too few whole steps were saved; outside the blocked layout nothing is padded."""
+    if left_layout(before, after, step):
+        return None
     was, now = padded(before, step), padded(after, step)
     true = max(after.into, 1) * after.out / max(1, max(before.into, 1) * before.out)
     paid = now[0] * now[1] / max(1, was[0] * was[1])

@@ -13,13 +13,8 @@ from onnxprune.shapes import attribute
 
 Dims = tuple[int, ...]
 
-CONVOLUTIONS = {
-    "Conv": 1,
-    "ConvTranspose": 1,
-    "ConvInteger": 1,
-    "FusedConv": 1,
-    "QLinearConv": 3,
-}  # place of the weight
+# Operator -> the place of its weight among the inputs.
+CONVOLUTIONS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "FusedConv": 1, "QLinearConv": 3}
 PRODUCTS = {"Gemm": 1, "MatMul": 1, "MatMulInteger": 1, "FusedMatMul": 1, "QLinearMatMul": 3}
 RECURRENT = ("LSTM", "GRU", "RNN")
 
@@ -63,10 +58,8 @@ def contraction(node: onnx.NodeProto, model: Model) -> Contraction | None:
         positions = math.prod((data if turned else result)[2:])
         return Contraction(float(math.prod(weight) * positions), into, out, groups)
     if kind in RECURRENT:
-        again = dims_of(model, node.input[2]) or ()
-        return Contraction(
-            float(data[0] * (math.prod(weight) + math.prod(again))), weight[-1], again[-1] if again else 0
-        )
+        hidden = result[-1]  # the recurrent weight is as many rows of the hidden width
+        return Contraction(float(data[0] * math.prod(weight[:-1]) * (weight[-1] + hidden)), weight[-1], hidden)
     turned = kind == "Gemm" and bool(attribute(node, "transB", 0))
     into, out = (weight[-1], weight[-2]) if turned else (weight[-2], weight[-1])
     return Contraction(float(math.prod(result) * into), into, out)

@@ -79,6 +79,12 @@ def claim_sums(graph: onnx.GraphProto, kernels: Sequence[Kernel], owner: dict[in
             owner[i] = owner[before]
 
 
+def whole_region(graph: onnx.GraphProto) -> Regions:
+    """The whole graph as one region, for providers that do not tell what a kernel takes."""
+    every = {name: 0 for node in graph.node for name in node.output if name}
+    return Regions((graph.name or "model",), (tuple(range(len(graph.node))),), every)
+
+
 def gather(graph: onnx.GraphProto, anchor: int, region: int, owner: dict[int, int], maker: dict[str, int]) -> None:
     """Give a region the nodes before its anchor that have no owner yet."""
     waiting = [anchor]

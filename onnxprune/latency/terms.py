@@ -1,15 +1,17 @@
 """The work of each region as products of widths. Law: a width is what `cost` counts, so terms price what is written.
 
 A region's time is modelled as a sum of terms with weights that are not negative (see `table`): something constant, the
-elements it reads and writes, its multiply-accumulates, and the last two once more with every width rounded up to the
-step that the machine rewards. Each of them is a sum of products of widths, the widths of the axes that can shrink; and
-a width is the dense one less what each group takes off it, so a whole plan is priced by adding up.
+elements it reads and writes, its multiply-accumulates; the last two once more with every width rounded up to the step
+that the machine rewards; and multiply-accumulates with inputs or outputs rounded up to sets of four steps, for kernels
+work on as many at once and reach their speed with whole sets only. Each term is a sum of products of widths, the widths
+of the axes that can shrink; and a width is the dense one less what each group takes off it, so a whole plan is priced
+by adding up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,17 @@ from onnxprune.trace import Dependencies, Mask
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-KINDS = ("constant", "elements", "macs", "elements in steps", "macs in steps")
-ROUNDED = 3  # kinds from here on count widths in whole steps
+# Kind of work -> what the first, the middle and the last width are rounded up to, in steps; 0: not at all.
+ROUNDED = {
+    "constant": (0, 0, 0),
+    "elements": (0, 0, 0),
+    "elements in steps": (1, 1, 1),
+    "macs": (0, 0, 0),
+    "macs in steps": (1, 1, 1),
+    "macs with inputs in sets": (4, 1, 1),
+    "macs with outputs in sets": (1, 1, 4),
+}
+KINDS = tuple(ROUNDED)
 FACTORS = 6  # widths multiplied in one product, at most; more axes than these count at their dense width
 
 
@@ -37,22 +48,22 @@ class Terms:
         axes: The distinct axes that can shrink: id arrays, of shape (width,) or (rows, width).
         counts: Of those, the ones that count living rows instead of a width. Shape (axes,).
         dense: Their dense widths; one more entry, which is 1. Shape (axes + 1,).
-        step: Widths are rounded up to multiples of this.
         region: Region of each product; the last region is for what belongs to none. Shape (products,).
         kind: Index into `KINDS`. Shape (products,).
         factor: What does not change. Shape (products,).
         widths: The axes multiplied. Shape (products, FACTORS); the number of axes stands for 1.
+        multiple: What each of those widths is rounded up to a multiple of. Shape (products, FACTORS).
         divisor: The axis divided by. Shape (products,).
     """
 
     axes: tuple[Ids, ...]
     counts: NDArray[np.bool_]
     dense: Floats
-    step: int
     region: Ints
     kind: Ints
     factor: Floats
     widths: Ints
+    multiple: Ints
     divisor: Ints
 
     def measure(self, keep: Mask) -> Floats:
@@ -68,15 +79,11 @@ class Terms:
         Returns:
             Shape (products, ...).
         """
-        rounded = np.where(
-            self.counts.reshape(-1, *(1,) * (widths.ndim - 1)), widths[:-1], -(-widths[:-1] // self.step) * self.step
-        )
-        both = np.stack([widths, np.concatenate([rounded, widths[-1:]])])
-        which = (self.kind >= ROUNDED).astype(np.int64)
-        value = self.factor.reshape(-1, *(1,) * (widths.ndim - 1)) / np.maximum(both[which, self.divisor], 1.0)
-        for axes in self.widths.T:
-            value = value * both[which, axes]
-        return np.asarray(value)
+        rest = (1,) * (widths.ndim - 1)
+        multiple = self.multiple.reshape(*self.multiple.shape, *rest)
+        each = -(-widths[self.widths] // multiple) * multiple
+        divisor = np.maximum(widths[self.divisor], 1.0)
+        return np.asarray(self.factor.reshape(-1, *rest) * each.prod(axis=1) / divisor)
 
     def features(self, widths: Floats) -> Floats:
         """Work of each region by kind. Shape (regions + 1, kinds)."""
@@ -100,6 +107,15 @@ class Price:
     def total(self, widths: Floats) -> Floats:
         """Milliseconds for widths of shape (axes + 1, ...). Shape (...)."""
         return np.asarray(np.tensordot(self.ms, self.terms.products(widths), axes=1))
+
+    def touching(self, axes: Ints) -> Price:
+        """The price of the products that some of these axes enter."""
+        terms = self.terms
+        part = (np.isin(terms.widths, axes).any(axis=1) | np.isin(terms.divisor, axes)) & (self.ms > 0)
+        chosen = {
+            name: getattr(terms, name)[part] for name in ("region", "kind", "factor", "widths", "multiple", "divisor")
+        }
+        return Price(replace(terms, **chosen), self.ms[part])
 
 
 def axis_width(ids: Ids, counted: bool, keep: Mask) -> float:
@@ -129,7 +145,7 @@ class Builder:
         return self.known[key]
 
     def add(self, region: int, kind: str, factor: float, axes: Sequence[Ids], groups: Ids | None = None) -> None:
-        """One product, as it is and in steps."""
+        """One product, as it is and rounded up."""
         found: list[int] = []
         for ids in axes:
             number = self.axis(ids) if len(found) < FACTORS else -1
@@ -139,8 +155,8 @@ class Builder:
                 found.append(number)
         by = -1 if groups is None else self.axis(groups, counted=True)
         factor /= groups.shape[0] if groups is not None and by < 0 else 1
-        places = [KINDS.index(kind)] + ([KINDS.index(f"{kind} in steps")] if found else [])
-        self.rows += [(region, place, factor, tuple(found), by) for place in places]
+        kinds = [k for k in KINDS if k.startswith(kind) and (found or k == kind)]
+        self.rows += [(region, KINDS.index(k), factor, tuple(found), by) for k in kinds]
 
 
 def terms_of(dependencies: Dependencies, regions: Regions, step: int) -> Terms:
@@ -202,22 +218,26 @@ def tensor(dependencies: Dependencies, name: str) -> tuple[float, list[Ids]]:
 
 
 def built(builder: Builder, step: int) -> Terms:
-    """The collected products as arrays."""
+    """The collected products as arrays; `terms_of` has the arguments."""
     one = len(builder.axes)
     widths = np.full((len(builder.rows), FACTORS), one, dtype=np.int64)
-    for row, (_, _, _, axes, _) in zip(widths, builder.rows, strict=True):
-        row[: len(axes)] = axes
+    multiple = np.ones_like(widths)
+    for p, (_, kind, _, axes, _) in enumerate(builder.rows):
+        first, middle, last = ROUNDED[KINDS[kind]]
+        steps = [first, *[middle] * (len(axes) - 2), last] if len(axes) > 1 else [max(first, last)] * len(axes)
+        widths[p, : len(axes)] = axes
+        multiple[p, : len(axes)] = np.maximum(np.array(steps, dtype=np.int64) * step, 1)
     keep = np.ones(builder.dependencies.unit.size, dtype=bool)
     dense = [axis_width(a, c, keep) for a, c in zip(builder.axes, builder.counts, strict=True)]
-    region, kind, factor, _, by = zip(*builder.rows, strict=True)
+    region, kinds, factor, _, by = zip(*builder.rows, strict=True)
     return Terms(
         axes=tuple(builder.axes),
         counts=np.array(builder.counts, dtype=bool),
         dense=np.array([*dense, 1.0]),
-        step=step,
         region=np.array(region, dtype=np.int64),
-        kind=np.array(kind, dtype=np.int64),
+        kind=np.array(kinds, dtype=np.int64),
         factor=np.array(factor),
         widths=widths,
+        multiple=multiple,
         divisor=np.array([one if b < 0 else b for b in by], dtype=np.int64),
     )

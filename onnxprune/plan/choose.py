@@ -24,76 +24,13 @@ from onnxprune.labels import Ids
 from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
 from onnxprune.plan.rows import RowSet, Table, Way, equal, rectangular, row_sets, tabulate, whole
+from onnxprune.plan.target import Limits, Target
 from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
 OUTPUT = "the model's output"
 NEAR = 0.05  # a share of a group this near to what was asked is good enough not to look for another way
 STEPS = 24  # bisections: the ratio is known to 2**-24, far below one channel
-
-
-@dataclass(frozen=True)
-class Target:
-    """What to reach; one of the three. Without any, only `Limits.layer_ratios` prune.
-
-    Attributes:
-        ratio: Share of channels to remove, in (0, 1).
-        macs: Share of multiply-accumulates to keep, in (0, 1).
-        params: Share of parameters to keep, in (0, 1).
-    """
-
-    ratio: float | None = None
-    macs: float | None = None
-    params: float | None = None
-
-    def __post_init__(self) -> None:
-        given = {k: v for k, v in asdict(self).items() if v is not None}
-        if len(given) > 1:
-            raise PlanError(f"--{' and --'.join(given)} contradict each other", remedy="give one target")
-        for name, value in given.items():
-            if not 0 < value < 1:
-                raise PlanError(f"--{name} {value} is outside (0, 1)", remedy=f"e.g. --{name} 0.5")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the plan may touch.
-
-    Attributes:
-        scope: 'local' or 'global'.
-        align: Kept widths are multiples of this.
-        max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
-        skip: Globs over tensor and node names, or sources (`tensor:axis`); layers with a match stay whole.
-        layer_ratios: (glob, ratio): layers with a match lose this share, whatever the target. Later ones win.
-        rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
-            'auto': equal numbers, but whole convolution groups where widths are aligned, and whole ones where equal
-            numbers cannot come near the target.
-    """
-
-    scope: str = "local"
-    align: int = 1
-    max_ratio: float | None = None
-    skip: tuple[str, ...] = ()
-    layer_ratios: tuple[tuple[str, float], ...] = ()
-    rows: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.scope not in ("local", "global"):
-            raise PlanError(f"unknown scope '{self.scope}'", remedy="use 'local' or 'global'")
-        if self.rows not in ("auto", "equal", "whole"):
-            raise PlanError(f"unknown choice of rows '{self.rows}'", remedy="use 'auto', 'equal' or 'whole'")
-        if self.align < 1:
-            raise PlanError(f"--align {self.align} is not a positive number", remedy="e.g. --align 8, or auto")
-        if self.max_ratio is not None and not 0 < self.max_ratio <= 1:
-            raise PlanError(f"--max-ratio {self.max_ratio} is outside (0, 1]", remedy="e.g. --max-ratio 0.7")
-        for glob, ratio in self.layer_ratios:
-            if not 0 <= ratio < 1:
-                raise PlanError(f"--layer-ratio {glob}={ratio} is outside [0, 1)", remedy=f"e.g. {glob}=0.3")
-
-    @property
-    def ceiling(self) -> float:
-        """The share of a group that may go at most."""
-        return self.max_ratio if self.max_ratio is not None else 0.9 if self.scope == "global" else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,18 +234,32 @@ def plan(
         PlanError: The target is out of reach under the limits.
     """
     limits, target = limits or Limits(), target or Target()
+    chooser = chooser_of(dependencies, scores, limits)
+    return assemble(chooser, target, search(chooser, target))
+
+
+def chooser_of(dependencies: Dependencies, scores: Scores, limits: Limits) -> Chooser:
+    """The data of a search.
+
+    Raises:
+        UnprunableError: Nothing in the model can be removed.
+    """
     if not dependencies.groups:
         raise UnprunableError(nothing_to_prune(dependencies), remedy="see 'onnxprune inspect' for every reason")
-    chooser = Chooser(dependencies, scores, limits)
-    choice = search(chooser, target)
+    return Chooser(dependencies, scores, limits)
+
+
+def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]) -> Plan:
+    """The plan that removes these positions of every group, with a note each."""
+    dependencies = chooser.dependencies
     groups = tuple(
         GroupPlan(g.name, describe(g.sources), int(g.units.size), tuple(int(p) for p in positions), note)
         for g, (positions, note) in zip(dependencies.groups, choice, strict=True)
     )
     settings = {
         **{k: v for k, v in asdict(target).items() if v is not None},
-        **{k: v for k, v in asdict(limits).items() if v not in (None, ())},
-        "criterion": scores.criterion,
+        **{k: v for k, v in asdict(chooser.limits).items() if v not in (None, ())},
+        "criterion": chooser.scores.criterion,
         **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)

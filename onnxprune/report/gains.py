@@ -1,4 +1,4 @@
-"""Where the time goes, for a terminal. Law: layers that failed to gain are shown with the reason, the costliest first."""
+"""Where the time goes, for a terminal. Law: layers that failed to gain are shown with why, the costliest first."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ def failures(canvas: Canvas, gains: Gains | None) -> Iterator[RenderableType]:
         texts, remedies = why(layer)
         yield canvas.text(f"{layer.pair.node}  {canvas.arrows([(times[0], times[1])])[0]}", "yellow")
         yield from (canvas.text(f"  {text}") for text in texts)
-        yield from (canvas.text(f"  {remedy}", "dim") for remedy in dict.fromkeys(filter(None, remedies)))
+        yield from (canvas.text(f"  {remedy}", "dim") for remedy in remedies)
     if len(found) > FAILED:
         yield canvas.text(f"... and {words.plural(len(found) - FAILED, 'more layer')} (in the JSON)", "dim")
 
 
 def why(layer: Layer) -> tuple[list[str], list[str]]:
-    """The reasons of a layer, and their remedies."""
-    return [r.text for r in layer.reasons], [r.remedy for r in layer.reasons]
+    """The reasons of a layer, and their remedies, each once."""
+    return [r.text for r in layer.reasons], list(dict.fromkeys(r.remedy for r in layer.reasons if r.remedy))

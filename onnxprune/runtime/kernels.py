@@ -13,7 +13,7 @@ import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,13 @@ class Profiled:
         with sessions.refusals("cannot run the model", ""):
             self._session.run(None, self._feeds)
 
-    def kernels(self) -> list[Kernel]:
-        """End the profile: every kernel that ran, in the order of the graph."""
+    def kernels(self, *, skip: int = 0) -> list[Kernel]:
+        """End the profile: every kernel that ran, in the order of the graph, without its first `skip` runs."""
         with sessions.refusals("cannot be profiled", ""):
             written: Any = self._session
             events = json.loads(Path(written.end_profiling()).read_text(encoding="utf-8", errors="replace"))
-        return collect(events, self._graph, self._names)
+        found = collect(events, self._graph, self._names)
+        return [replace(k, ms=k.ms[skip:] or k.ms) for k in found]
 
 
 def mark(graph: onnx.GraphProto, arrays: set[str]) -> list[str]:

@@ -1,0 +1,285 @@
+"""The commands. Law: a command turns its options into one call of the pipeline and prints the result, nothing more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxprune import pipeline
+from onnxprune.bench import bench as time_models
+from onnxprune.cli.console import progress, show
+from onnxprune.cli.options import (
+    Align,
+    Batch,
+    BestEffort,
+    Criterion,
+    Data,
+    Ep,
+    Folder,
+    Force,
+    In,
+    Json,
+    LatencyMs,
+    LayerRatio,
+    Macs,
+    MaxRatio,
+    NoBench,
+    Out,
+    Overwrite,
+    Params,
+    PlanOut,
+    Ratio,
+    ReportOut,
+    Rows,
+    Scope,
+    Seed,
+    Skip,
+    Speedup,
+    Strict,
+    Threads,
+    ThroughNorms,
+    parse_align,
+    parse_layers,
+)
+from onnxprune.demo import WRITTEN, run_demo
+from onnxprune.errors import OutputError
+from onnxprune.gains import profile_files
+from onnxprune.model import data_files, write_atomic
+from onnxprune.outputs import check_folder, refuse_special
+from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import inspection, markdown, operators, terminal, words
+from onnxprune.report.data import version
+from onnxprune.report.gains import gains_view
+from onnxprune.report.staircase import profile_view
+
+app = typer.Typer(
+    name="onnxprune",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prune exported .onnx models: physically smaller tensors, proof that the surgery is right, measured speedup.",
+    epilog="Start with: onnxprune demo. Then: onnxprune prune model.onnx -o small.onnx --macs 0.5",
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        typer.echo(f"onnxprune {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Options of onnxprune itself."""
+
+
+@app.command()
+def prune(
+    model: In,
+    output: Out,
+    ratio: Ratio = None,
+    macs: Macs = None,
+    params: Params = None,
+    speedup: Speedup = None,
+    latency_ms: LatencyMs = None,
+    criterion: Criterion = "l1",
+    scope: Scope = "local",
+    align: Align = "auto",
+    max_ratio: MaxRatio = None,
+    skip: Skip = None,
+    layer_ratio: LayerRatio = None,
+    rows: Rows = "auto",
+    data: Data = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    plan_out: PlanOut = None,
+    report: ReportOut = None,
+    through_norms: ThroughNorms = False,
+    no_bench: NoBench = False,
+    batch: Batch = 1,
+    best_effort: BestEffort = False,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Prune a model, verify the result, and time it against the original."""
+    layers = parse_layers(layer_ratio or [])
+    asked = (ratio, macs, params, speedup, latency_ms)
+    target = Target(*asked) if layers or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
+    check_side_files([model, output, data], [plan_out, report])
+    common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
+    options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, report is not None)
+    receive = partial(write_files, plan_out, report)
+    with progress() as observe:
+        done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
+    finish(done, as_json)
+
+
+@app.command()
+def apply(
+    model: In,
+    plan: Annotated[Path, typer.Argument(metavar="P.json", help="A plan written by --plan-out, perhaps edited.")],
+    output: Out,
+    data: Data = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    report: ReportOut = None,
+    no_bench: NoBench = False,
+    force: Force = False,
+    overwrite: Overwrite = False,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Carry out a plan on the model it was made for."""
+    check_side_files([model, output, data, plan], [report])
+    given = {"data": data, "seed": seed, "threads": threads, "overwrite": overwrite, "strict": strict, "force": force}
+    options = pipeline.Options(**given, time=not no_bench, explain=report is not None)  # type: ignore[arg-type]
+    receive = partial(write_files, None, report)
+    with progress() as observe:
+        done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
+    finish(done, as_json)
+
+
+@app.command()
+def inspect(
+    model: In,
+    why: Annotated[str | None, typer.Option(metavar="NAME", help="Explain one tensor or node.")] = None,
+    through_norms: ThroughNorms = False,
+    as_json: Json = False,
+) -> None:
+    """Show what can be pruned, and for everything else why not."""
+    with progress() as observe:
+        _, found = pipeline.prepare(model, observe, through_norms=through_norms)
+    if as_json:
+        typer.echo(json.dumps(inspection.inspect_dict(found, why), indent=2))
+    else:
+        show(terminal.inspect_view(found) if why is None else terminal.why_view(found, why))
+
+
+@app.command()
+def bench(
+    before: Annotated[Path, typer.Argument(metavar="A.onnx", help="The dense model.")],
+    after: Annotated[Path, typer.Argument(metavar="B.onnx", help="The pruned model.")],
+    batch: Batch = 1,
+    threads: Threads = 1,
+    ep: Ep = "cpu",
+    seed: Seed = 0,
+    profile: Annotated[bool, typer.Option("--profile", help="Show the time per operator and layer, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Time two models against each other, interleaved, with an A/A control."""
+    with progress() as observe:
+        found = time_models(
+            before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
+        )
+        spent = profile_files(before, after, ep, batch, threads, seed) if profile else None
+    if as_json:
+        typer.echo(json.dumps(found.to_dict() | (spent.to_dict() if spent else {}), indent=2))
+    else:
+        show(terminal.comparison_view(found))
+    if spent and not as_json:
+        show(gains_view(spent, found))
+
+
+@app.command()
+def profile(
+    model: In,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="T.json", help="Write the table.")] = None,
+    ep: Ep = "cpu",
+    threads: Threads = 1,
+    batch: Batch = 1,
+    align: Align = "auto",
+    through_norms: ThroughNorms = False,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is remembered.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure what the width of each group costs on this machine. 'prune --speedup' uses what is found."""
+    check_side_files([model], [output])
+    common = (parse_align(align), ep, threads, batch, seed, through_norms, not fresh)
+    with progress() as observe:
+        found = pipeline.profile(model, *common, observe=observe)
+    if output:
+        write_atomic(output, json.dumps(found.to_dict()) + "\n")
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        show(profile_view(found))
+
+
+@app.command()
+def ops(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """List the operators with a rule; all others freeze what they touch."""
+    if as_markdown:
+        typer.echo(operators.ops_markdown())
+    else:
+        show(terminal.ops_view())
+
+
+@app.command()
+def demo(
+    folder: Folder = Path("onnxprune-demo"),
+    threads: Threads = 1,
+) -> None:
+    """Prune the bundled digits model: verify, time, and print its accuracy before and after."""
+    with progress() as observe:
+        done = run_demo(model_folder(), folder, threads=threads, observe=observe)
+    show(terminal.report_view(done.report))
+    show(f"Wrote {', '.join(str(folder / name) for name in WRITTEN)}")
+
+
+def model_folder() -> Path:
+    """Where the bundled model lies: inside an installed package, or beside it in a source tree."""
+    packaged = Path(str(files("onnxprune"))) / "_demo"
+    return packaged if packaged.is_dir() else packaged.parent.parent / "models"
+
+
+def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
+    """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
+    used = {path.resolve() for path in taken if path}
+    if any(wanted):  # weights kept beside a model are its own, too
+        used |= {path.with_name(f"{path.name}.data") for path in used}
+        used |= data_files(taken[0]) if taken[0] else set()
+    for path in filter(None, wanted):
+        if path.resolve() in used:
+            raise OutputError("would overwrite another file of this run", where=str(path), remedy="name another file")
+        refuse_special(path)
+        check_folder(path)
+        used.add(path.resolve())
+
+
+def write_files(plan_out: Path | None, report: Path | None, done: pipeline.Pruned) -> None:
+    """Write the side files that were asked for."""
+    if plan_out is not None:
+        done.plan.save(plan_out)
+    if report is not None:
+        as_markdown = report.suffix.lower() in (".md", ".markdown")
+        write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+
+
+def finish(done: pipeline.Pruned, as_json: bool) -> None:
+    """Print the result, and a warning where groups were left whole."""
+    if as_json:
+        typer.echo(report_json(done), nl=False)
+    else:
+        show(terminal.report_view(done.report))
+    if done.report.isolated:
+        typer.echo(f"onnxprune: warning: {words.printable(words.isolated(done.report.isolated))}", err=True)
+
+
+def report_json(done: pipeline.Pruned) -> str:
+    """The report as JSON text."""
+    return json.dumps(done.report.to_dict(), indent=2) + "\n"

@@ -1,0 +1,234 @@
+"""Meet a target in time. Law: a target is met when the whole pruned model was measured to meet it, and not before.
+
+The outer search: plan on the table of measured times (`plan.knapsack`), time the whole model against the dense one,
+correct the table by what was found (`profile.Profiler`), and plan again. A plan that comes near enough is timed once
+more, because the nearest of several noisy measurements looks nearer than it is; only if that holds is it the answer.
+A target is out of reach when even the plan of least time, measured, is not that fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from onnxprune.bench import Comparison, bench
+from onnxprune.importance import Scores
+from onnxprune.labels import Ids
+from onnxprune.latency.table import Sample
+from onnxprune.model import Model
+from onnxprune.plan import Limits, Plan, Target
+from onnxprune.plan.choose import Chooser, assemble
+from onnxprune.plan.knapsack import Level, Search, choices_of, choosers_of, fastest, levels_of, within
+from onnxprune.profile import Observer, Profiler, profile, profiler_of, removed_by, save
+from onnxprune.rewrite import rewrite
+from onnxprune.runtime import Feeds
+from onnxprune.trace import Dependencies
+
+TRIALS = 8
+NEAR = 0.03  # a speedup within this share of what was asked is what was asked
+TRIAL_S = 3.0  # seconds of timing for each trial
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One plan that was measured.
+
+    Attributes:
+        predicted: Speedup that the table expected.
+        speedup: Speedup that was measured.
+        ci95: Its interval.
+        kept: Geometric mean over all layers of the share of importance that stays.
+    """
+
+    predicted: float
+    speedup: float
+    ci95: tuple[float, float]
+    kept: float
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The answer of a fit.
+
+    Attributes:
+        plan: What to remove.
+        wanted: The speedup that was asked for; for a time, what it comes to on the dense model's time.
+        comparison: The measurement of the plan.
+        reached: Whether it is at least as fast as asked, within `NEAR`.
+        trials: All plans measured, in order.
+    """
+
+    plan: Plan
+    wanted: float
+    comparison: Comparison
+    reached: bool
+    trials: tuple[Trial, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """How the target was met, as JSON types."""
+        return {"wanted": self.wanted, "reached": self.reached, "trials": [asdict(t) for t in self.trials]}
+
+
+@dataclass(eq=False)
+class Fit:
+    """The state of one search.
+
+    Attributes:
+        original: The model that the pruned ones are timed against.
+        profiler: Measures and remembers kernels.
+        chooser: The data that plans are made of.
+        levels: The widths of every group.
+        target: A time.
+        seed: Of the order of timing.
+        trials: What was tried.
+    """
+
+    original: Model
+    profiler: Profiler
+    chooser: Chooser
+    levels: Sequence[Sequence[Level]]
+    target: Target
+    seed: int = 0
+    observe: Observer = lambda _, __: None
+    trials: list[Trial] = field(default_factory=list)
+    best: tuple[tuple[bool, float], Plan, Comparison] | None = None
+
+    def wanted(self, comparison: Comparison | None) -> float:
+        """The speedup to reach; a target in milliseconds is one against the dense model's time in the same run."""
+        if self.target.speedup is not None:
+            return self.target.speedup
+        assert self.target.latency_ms is not None
+        dense = self.profiler.dense_ms if comparison is None else comparison.before_ms
+        return dense / self.target.latency_ms
+
+    def run(self) -> Fitted:
+        """Plan and measure until the target is met, or no faster plan exists."""
+        correct: Sample | None = None
+        tried: set[bytes] = set()
+        for trial in range(TRIALS):
+            self.observe("fit", trial / TRIALS)
+            search, least = self.solve(correct)
+            removed = removed_by(self.profiler.dependencies, self.levels, search.chosen.tolist())
+            comparison = self.measure(removed, search, TRIAL_S, trial)
+            if self.near(comparison):
+                comparison = self.measure(removed, search, 2 * TRIAL_S, trial + TRIALS)
+            self.keep(search, comparison)
+            again = search.chosen.tobytes() in tried
+            if self.near(comparison) or again or (least and comparison.speedup < self.wanted(comparison)):
+                break
+            tried.add(search.chosen.tobytes())
+            correct = self.profiler.sample(removed, comparison.speedup)
+        return self.answer()
+
+    def solve(self, correct: Sample | None) -> tuple[Search, bool]:
+        """The plan that should meet the target; and whether it is the fastest there is."""
+        price = self.profiler.table(correct).price
+        choices = choices_of(self.profiler.dependencies, price, self.levels)
+        limit = self.profiler.dense_ms / self.wanted(self.best[2] if self.best else None)
+        found = within(price, choices, limit)
+        return (fastest(price, choices), True) if found is None else (found, False)
+
+    def measure(self, removed: Ids, search: Search, budget_s: float, seed: int) -> Comparison:
+        """Time a plan against the dense model."""
+        pruned = rewrite(self.profiler.dependencies, removed)
+        p = self.profiler
+        found = bench(
+            self.original,
+            pruned,
+            feeds=p.feeds,
+            provider=p.provider,
+            threads=p.threads,
+            seed=self.seed + seed,
+            budget_s=budget_s,
+        )
+        expected = self.profiler.dense_ms / search.total
+        self.trials.append(Trial(expected, found.speedup, found.ci95, search.kept))
+        return found
+
+    def near(self, comparison: Comparison) -> bool:
+        """Whether a measurement is what was asked for."""
+        return abs(comparison.speedup / self.wanted(comparison) - 1) <= NEAR
+
+    def keep(self, search: Search, comparison: Comparison) -> None:
+        """Remember the best plan: one that is fast enough before one that is not, then the nearest."""
+        miss = comparison.speedup / self.wanted(comparison) - 1
+        rank = (miss < -NEAR, abs(miss))
+        if self.best is None or rank < self.best[0]:
+            pairs = zip(self.levels, search.chosen, strict=True)
+            choice = [(options[c].removed, options[c].note) for options, c in pairs]
+            self.best = rank, assemble(self.chooser, self.target, choice), comparison
+
+    def answer(self) -> Fitted:
+        """The best plan that was measured."""
+        assert self.best is not None
+        (slow, _), plan, comparison = self.best
+        return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials))
+
+
+def meet(
+    original: Model,
+    dependencies: Dependencies,
+    feeds: Feeds,
+    scores: Scores,
+    target: Target,
+    limits: Limits,
+    *,
+    finer: bool = True,
+    provider: str = "cpu",
+    threads: int = 1,
+    seed: int = 0,
+    observe: Observer = lambda _, __: None,
+) -> Fitted:
+    """`fit` with what was measured of this model before, and keep what is measured now.
+
+    Args:
+        original: The model that the pruned ones are timed against.
+        dependencies: Its trace.
+        feeds: What is run.
+        scores: Importance of units.
+        target: `speedup` or `latency_ms`.
+        limits: What may be touched; `align` is the width step.
+        finer: Whether narrow groups may stop at half a step.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        seed: Of the design of the profile and the order of timing.
+        observe: Called with a stage's name and the share of it that is done.
+    """
+    profiler = profiler_of(dependencies, feeds, limits.align, provider=provider, threads=threads)
+    try:
+        return fit(original, profiler, scores, target, limits, finer=finer, seed=seed, observe=observe)
+    finally:
+        save(profiler)
+
+
+def fit(
+    original: Model,
+    profiler: Profiler,
+    scores: Scores,
+    target: Target,
+    limits: Limits,
+    *,
+    finer: bool = True,
+    seed: int = 0,
+    observe: Observer = lambda _, __: None,
+) -> Fitted:
+    """Find the plan that keeps most importance at a speedup or a latency, by measuring.
+
+    Args:
+        original: The model that the pruned ones are timed against.
+        profiler: Of the traced model; what it has measured before is used, what is measured is added.
+        scores: Importance of units.
+        target: `speedup` or `latency_ms`.
+        limits: What may be touched; `align` is the width step.
+        finer: Whether narrow groups may stop at half a step.
+        seed: Of the design of the profile and the order of timing.
+        observe: Called with a stage's name and the share of it that is done.
+
+    Raises:
+        UnprunableError: Nothing in the model can be removed.
+    """
+    choosers = choosers_of(profiler.dependencies, scores, limits, finer=finer)
+    levels = [levels_of(choosers, g) for g in range(len(profiler.dependencies.groups))]
+    profile(profiler, levels, seed=seed, observe=observe)
+    return Fit(original, profiler, choosers[0], levels, target, seed, observe).run()

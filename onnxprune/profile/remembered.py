@@ -1,0 +1,79 @@
+"""Keep what was measured of a model. Law: only the same graph, on inputs of the same shapes, on the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from onnxprune.cache import cache_path, machine_key, recall, remember
+from onnxprune.latency import Regions
+from onnxprune.latency.table import Sample
+from onnxprune.plan.document import fingerprint
+from onnxprune.profile.measure import Profiler
+from onnxprune.runtime import Feeds
+from onnxprune.trace import Dependencies
+
+SCHEMA = 1
+
+
+def key(dependencies: Dependencies, feeds: Feeds, step: int, provider: str, threads: int) -> dict[str, Any]:
+    """Everything that the times depend on."""
+    return machine_key(provider, threads) | {
+        "schema": SCHEMA,
+        "model": fingerprint(dependencies.model),
+        "shapes": {name: [str(array.dtype), *array.shape] for name, array in sorted(feeds.items())},
+        "through_norms": dependencies.through_norms,
+        "step": step,
+    }
+
+
+def profiler_of(
+    dependencies: Dependencies, feeds: Feeds, step: int, *, provider: str = "cpu", threads: int = 1, cache: bool = True
+) -> Profiler:
+    """A profiler that knows what was measured before.
+
+    Args:
+        dependencies: A traced model.
+        feeds: What it is run on.
+        step: The width step the machine rewards.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        cache: Whether to look.
+    """
+    known = None
+    if cache:
+        known = parse(recall(cache_path("profile", key(dependencies, feeds, step, provider, threads))))
+    if known is not None:
+        made = Profiler(dependencies, feeds, step, provider, threads, *known)
+        if all(sample.widths.size == made.terms.dense.size for sample in made.samples):
+            return made
+    return Profiler(dependencies, feeds, step, provider, threads)
+
+
+def save(profiler: Profiler) -> None:
+    """Keep what a profiler has measured."""
+    p = profiler
+    identity = key(p.dependencies, p.feeds, p.step, p.provider, p.threads)
+    remember(cache_path("profile", identity), identity, measured(p))
+
+
+def measured(profiler: Profiler) -> dict[str, Any]:
+    """Regions and samples as JSON types."""
+    assert profiler.regions is not None
+    samples = [{"widths": s.widths.tolist(), "ms": s.ms.tolist()} for s in profiler.samples]
+    return {"regions": asdict(profiler.regions), "samples": samples}
+
+
+def parse(held: Mapping[str, Any] | None) -> tuple[Regions, list[Sample]] | None:
+    """Regions and samples from JSON; None if they are not there or damaged."""
+    try:
+        parts = (held or {})["regions"]
+        regions = Regions(tuple(parts["names"]), tuple(map(tuple, parts["nodes"])), dict(parts["of"]))
+        samples = [Sample(np.array(s["widths"], float), np.array(s["ms"], float)) for s in (held or {})["samples"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    right = all(s.ms.shape == (len(regions.names) + 1,) for s in samples)
+    return (regions, samples) if samples and right else None
