@@ -113,10 +113,9 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
-    layers = parse_layers(layer_ratio or [])
     asked = (ratio, macs, params, speedup, latency_ms)
-    target = Target(*asked) if layers or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
+    target = Target(*asked) if layer_ratio or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report])
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
     options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, report is not None)
@@ -143,8 +142,8 @@ def apply(
 ) -> None:
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report])
-    given = {"data": data, "seed": seed, "threads": threads, "overwrite": overwrite, "strict": strict, "force": force}
-    options = pipeline.Options(**given, time=not no_bench, explain=report is not None)  # type: ignore[arg-type]
+    common = (data, seed, threads, not no_bench, overwrite, strict)
+    options = pipeline.Options("l1", None, *common, force=force, explain=report is not None)
     receive = partial(write_files, None, report)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
