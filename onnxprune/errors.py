@@ -57,6 +57,10 @@ class VerificationError(OnnxpruneError):
     """The pruned model does not compute what the masked model computes."""
 
 
+class NoSpeedup(OnnxpruneError):
+    """The pruned model is right, but a timing does not show it to be faster."""
+
+
 class RuntimeUnavailable(OnnxpruneError):
     """onnxruntime is missing, or refuses a model."""
 

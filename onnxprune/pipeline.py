@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, PlanError, RuntimeUnavailable, VerificationError
+from onnxprune.errors import DataError, PlanError, RuntimeUnavailable
 from onnxprune.fit import Fitted, meet
+from onnxprune.gate import judged, not_all, refusal
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Model, is_float, load, save
@@ -60,6 +61,8 @@ class Options:
         best_effort: Whether a target in time that is out of reach is met as far as possible, instead of an error.
         batch: Samples in one timed inference.
         step: The width step this machine rewards, where it is known already; looked at if `align` is None.
+        force: Whether a model is written that was timed and is not measurably faster.
+        explain: Whether layers are profiled even if the model is faster; if it is not, they always are.
     """
 
     criterion: str = "l1"
@@ -74,6 +77,8 @@ class Options:
     best_effort: bool = False
     batch: int = 1
     step: int | None = None
+    force: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,7 @@ def prune(
     receive: Receiver = ignore,
     prepared: tuple[Model, Dependencies] | None = None,
 ) -> Pruned:
-    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, save, time.
+    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, time, save.
 
     Args:
         source: The model file.
@@ -111,11 +116,12 @@ def prune(
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
-        receive: Called with the result once it is saved, and again once it is timed, which may fail or take long.
         prepared: What `prepare` gave for the same file and options, if it was called before.
+        receive: Called with the result once it is saved, or refused for not being faster.
 
     Raises:
-        OnnxpruneError: See its subclasses; nothing has been written then, unless the timing fails.
+        NoSpeedup: It is not measurably faster: `receive` got the result, but it was not written.
+        OnnxpruneError: See its subclasses; nothing has been written then.
     """
     options, limits = options or Options(), limits or Limits()
     if target is None and not limits.layer_ratios:
@@ -272,7 +278,7 @@ def carry_out(
     receive: Receiver,
     replan: Replan | None = None,
 ) -> Pruned:
-    """Rewrite, verify, save and time; a plan that was fitted to a time has been timed."""
+    """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
     feeds = sample(original, options)
@@ -283,25 +289,23 @@ def carry_out(
         raise not_all(found.isolated)
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
-    whole = found.isolated
-    report = make_report(dependencies, found.plan, found.removed, gone, found.equivalence, isolated=whole, names=names)
-    done = Pruned(found.model, found.plan, report)
-    observe("save", 0.0)
-    save(found.model, output)
-    receive(done)
+    facts = (found.plan, found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names)
     known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
     if options.time or known:
-        known = known or time_pair(original, found.model, feeds, options, observe)
-        done = replace(done, report=report.timed(known))
-        receive(done)
+        report = report.timed(known or time_pair(original, found.model, feeds, options, observe))
+        observe("judge", 0.0)
+        shaped = replace(original, shapes=dependencies.model.shapes)
+        used = timing_feeds(original, feeds, options), options.threads, options.seed
+        report = judged(report, shaped, found.model, *used, always=options.explain, force=options.force)
+    done = Pruned(found.model, found.plan, report)
+    if (error := refusal(done.report)) is None:
+        observe("save", 0.0)
+        save(found.model, output)
+    receive(done)
+    if error:
+        raise error
     return done
-
-
-def not_all(isolated: Mapping[str, str]) -> VerificationError:
-    """The error for groups that fail where all of them were to be pruned."""
-    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
-    what = f"not all groups can be pruned: {names} ({first})"
-    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")
 
 
 def nothing_removed(chosen: Plan) -> PlanError:

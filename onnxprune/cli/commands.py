@@ -22,6 +22,7 @@ from onnxprune.cli.options import (
     Data,
     Ep,
     Folder,
+    Force,
     In,
     Json,
     LatencyMs,
@@ -48,11 +49,13 @@ from onnxprune.cli.options import (
 )
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
+from onnxprune.gains import profile_files
 from onnxprune.model import data_files, write_atomic
 from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
+from onnxprune.report.gains import gains_view
 from onnxprune.report.staircase import profile_view
 
 app = typer.Typer(
@@ -104,18 +107,18 @@ def prune(
     no_bench: NoBench = False,
     batch: Batch = 1,
     best_effort: BestEffort = False,
+    force: Force = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
-    layers = parse_layers(layer_ratio or [])
     asked = (ratio, macs, params, speedup, latency_ms)
-    target = Target(*asked) if layers or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
+    target = Target(*asked) if layer_ratio or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report])
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(*common, strict, through_norms, best_effort, batch)
+    options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, report is not None)
     receive = partial(write_files, plan_out, report)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
@@ -132,15 +135,15 @@ def apply(
     threads: Threads = 1,
     report: ReportOut = None,
     no_bench: NoBench = False,
+    force: Force = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report])
-    options = pipeline.Options(
-        data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict
-    )
+    common = (data, seed, threads, not no_bench, overwrite, strict)
+    options = pipeline.Options("l1", None, *common, force=force, explain=report is not None)
     receive = partial(write_files, None, report)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
@@ -171,6 +174,7 @@ def bench(
     threads: Threads = 1,
     ep: Ep = "cpu",
     seed: Seed = 0,
+    profile: Annotated[bool, typer.Option("--profile", help="Show the time per operator and layer, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Time two models against each other, interleaved, with an A/A control."""
@@ -178,10 +182,13 @@ def bench(
         found = time_models(
             before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
         )
+        spent = profile_files(before, after, ep, batch, threads, seed) if profile else None
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        typer.echo(json.dumps(found.to_dict() | (spent.to_dict() if spent else {}), indent=2))
     else:
         show(terminal.comparison_view(found))
+    if spent and not as_json:
+        show(gains_view(spent, found))
 
 
 @app.command()

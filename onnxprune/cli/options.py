@@ -54,6 +54,7 @@ NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the model
 ThroughNorms = Annotated[
     bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Write OUT.onnx even if it is not measurably faster.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx if it exists.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]

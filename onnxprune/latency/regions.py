@@ -17,6 +17,9 @@ import onnx
 from onnxprune.graph import captured
 from onnxprune.runtime import Kernel
 
+NCHWC_CONV = "com.microsoft.nchwc.Conv"
+ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Clip", "HardSigmoid")
+
 
 @dataclass(frozen=True)
 class Regions:
@@ -45,6 +48,7 @@ def regions_of(graph: onnx.GraphProto, kernels: Sequence[Kernel]) -> Regions:
     maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     anchors = sorted({maker[k.origin] for k in kernels if k.origin in maker})
     owner = dict(zip(anchors, range(len(anchors)), strict=True))
+    claim_sums(graph, kernels, owner, maker)
     for region, anchor in enumerate(anchors):
         gather(graph, anchor, region, owner, maker)
     for i, node in enumerate(graph.node):  # what no kernel needs runs in none; it counts to where its input is made
@@ -55,6 +59,24 @@ def regions_of(graph: onnx.GraphProto, kernels: Sequence[Kernel]) -> Regions:
         members[region].append(i)
     names = tuple(next(o for o in graph.node[a].output if o) for a in anchors)
     return Regions(names, tuple(map(tuple, members)), {name: owner[i] for name, i in maker.items()})
+
+
+def claim_sums(graph: onnx.GraphProto, kernels: Sequence[Kernel], owner: dict[int, int], maker: dict[str, int]) -> None:
+    """Give convolutions the Add, and the activation after it, that they compute but are not called after.
+
+    In the NCHWc layout a residual sum is one more input of a convolution that keeps its name. Of two convolutions
+    that are added, it is the one with more inputs.
+    """
+    inputs = {k.origin: len(k.inputs) for k in kernels if k.op == NCHWC_CONV}
+    for i, node in enumerate(graph.node):
+        if i in owner:
+            continue
+        fused = [name for name in node.input if name in inputs] if node.op_type == "Add" else []
+        before = maker.get(node.input[0], -1) if node.op_type in ACTIVATIONS and node.input else -1
+        if fused:
+            owner[i] = owner[maker[max(fused, key=lambda name: inputs[name])]]
+        elif before in owner and graph.node[before].op_type == "Add":
+            owner[i] = owner[before]
 
 
 def whole_region(graph: onnx.GraphProto) -> Regions:

@@ -18,6 +18,7 @@ import onnx
 
 from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
+from onnxprune.gains import Gains, is_faster
 from onnxprune.graph import every_node
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
@@ -97,7 +98,7 @@ class Report:
 
     Attributes:
         model: The input file.
-        output: The file written.
+        output: The file written; '' where it was refused for not being faster.
         version: Of onnxprune.
         before: Cost of the dense model.
         after: Cost of the pruned model.
@@ -114,6 +115,7 @@ class Report:
         environment: Software and processor.
         accuracy: 'before' and 'after', shares in [0, 1], where they were measured.
         isolated: Group -> why it was left whole although the plan removed from it.
+        gains: Where the time goes and which layers failed to gain, where that was profiled.
     """
 
     model: str
@@ -132,6 +134,17 @@ class Report:
     environment: Mapping[str, object]
     accuracy: Mapping[str, float] | None = None
     isolated: Mapping[str, str] = field(default_factory=dict)
+    gains: Gains | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is faster, and what followed for the file."""
+        if self.latency is None:
+            return "not timed"
+        if is_faster(self.latency):
+            return "faster"
+        plain = "slower" if self.latency.verdict == "slower" else "not measurably faster"
+        return f"{plain}; written because that was forced" if self.output else f"{plain}; not written"
 
     def timed(self, comparison: Comparison) -> Report:
         """The same report with the result of a timing."""
@@ -150,6 +163,8 @@ class Report:
             "after": self.after.to_dict(),
             "verified": verified,
             "latency": timing(self.latency),
+            "verdict": self.verdict,
+            "gains": None if self.gains is None else self.gains.to_dict(),
             "accuracy": self.accuracy,
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],

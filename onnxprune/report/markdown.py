@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from onnxprune.bench import Comparison
+from onnxprune.gains import Gains
 from onnxprune.report import words
 from onnxprune.report.data import Frozen, GroupReport, Report
+from onnxprune.report.gains import why
 
 ROWS = 100  # a comment on a pull request may have 65,536 characters
 SPECIAL = re.compile(r"([\\`*_{}\[\]<|~#&])")
@@ -25,6 +27,7 @@ def to_markdown(report: Report) -> str:
         "\n".join(figures(report)),
         "\n".join(findings(report)),
         "\n".join(groups(report.groups)),
+        "\n".join(slow(report.gains)),
         "\n".join(kept(report.frozen)),
         f"<sub>onnxprune {escaped(report.version)}{environment(report)}</sub>",
     ]
@@ -59,6 +62,7 @@ def findings(report: Report) -> Iterator[str]:
     for name, line in words.approximation(report.verified):
         yield f"- **{name.capitalize()}:** {escaped(line)}"
     yield from latency(report.latency)
+    yield f"- **Verdict:** {report.verdict}"
     if report.settings:
         yield f"- **Settings:** {escaped(words.settings(dict(report.settings)))}"
 
@@ -88,6 +92,19 @@ def groups(found: Sequence[GroupReport]) -> Iterator[str]:
     if len(found) > ROWS:
         yield from ("", f"... and {words.plural(len(found) - ROWS, 'more group')} (see the JSON report)")
     yield from ("", "</details>")
+
+
+def slow(found: Gains | None) -> Iterator[str]:
+    """The layers that failed to gain, and why."""
+    if found is None or not found.failed:
+        return
+    yield from ("**Layers that failed to gain**", "")
+    yield from (row("layer", "before", "after", "why", "remedy"), row("---", "---:", "---:", "---", "---"))
+    for layer in found.failed[:ROWS]:
+        times = [words.milliseconds(side.ms) for side in (layer.pair.before, layer.pair.after)]
+        yield row(code(layer.pair.node), *times, *(escaped("; ".join(texts)) for texts in why(layer)))
+    if len(found.failed) > ROWS:
+        yield from ("", f"... and {words.plural(len(found.failed) - ROWS, 'more layer')} (see the JSON report)")
 
 
 def kept(frozen: Sequence[Frozen]) -> Iterator[str]:

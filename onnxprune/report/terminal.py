@@ -15,6 +15,7 @@ from onnxprune.bench import Comparison
 from onnxprune.report import words
 from onnxprune.report.canvas import Canvas, View
 from onnxprune.report.data import Frozen, GroupReport, Report
+from onnxprune.report.gains import failures
 from onnxprune.report.inspection import AxisView, GroupSummary, Inspection, Reason, Why, inspect_dict, inspection, why
 from onnxprune.report.operators import ops_markdown, ops_rows
 from onnxprune.trace import Dependencies
@@ -34,6 +35,7 @@ def report_view(report: Report) -> View:
         title = f"{report.model} {canvas.arrow} {report.output}" if report.output else report.model
         yield canvas.panel(title, canvas.facts(summary(canvas, report)))
         yield from group_table(canvas, report.groups)
+        yield from failures(canvas, report.gains)
         yield from reasons(canvas, report.frozen)
 
     return View(draw)
@@ -71,6 +73,7 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         yield "latency", canvas.text("not measured")
     else:
         yield from latency(canvas, report.latency)
+        yield "verdict", canvas.text(report.verdict, "green" if report.verdict == "faster" else "yellow")
     if report.settings:
         yield "settings", canvas.text(words.settings(dict(report.settings)), "dim")
 

@@ -142,6 +142,7 @@ def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, names: 
         ProviderError: The profile has no kernels.
     """
     origins = origins_of(graph, names)
+    kinds = {node.name: f"{node.domain}.{node.op_type}".removeprefix("ai.onnx").lstrip(".") for node in graph.node}
     found: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
         name = str(event["name"])
@@ -151,15 +152,15 @@ def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, names: 
             found.setdefault(node, []).append(event)
     if not found:
         raise ProviderError("onnxruntime's profile lists no kernels", remedy="profile with the provider 'cpu'")
-    return [kernel(name, of_node, origins[name], names) for name, of_node in found.items()]
+    return [kernel(name, kinds[name], of_node, origins[name], names) for name, of_node in found.items()]
 
 
-def kernel(name: str, events: Sequence[Mapping[str, Any]], origin: str, names: Sequence[str]) -> Kernel:
-    """One kernel from its events."""
+def kernel(name: str, op: str, events: Sequence[Mapping[str, Any]], origin: str, names: Sequence[str]) -> Kernel:
+    """One kernel from its events, which name its operator without the domain."""
     facts = events[0]["args"]
     return Kernel(
         name=MARK.sub(lambda m: names[int(m[1])], name),
-        op=str(facts["op_name"]),
+        op=op,
         origin=origin,
         ms=tuple(float(e["dur"]) / 1e3 for e in events),
         inputs=shapes(facts.get("input_type_shape", ())),
