@@ -25,6 +25,7 @@ from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OnnxpruneError, OutputError, debugging, described
 from onnxprune.model import data_files, write_atomic
 from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import html as webpage
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
 
@@ -71,6 +72,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
+HtmlOut = Annotated[Path | None, typer.Option("--html", metavar="R.html", help="Write the report as a web page.")]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
 ThroughNorms = Annotated[
     bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
@@ -114,6 +116,7 @@ def prune(
     threads: Threads = 1,
     plan_out: PlanOut = None,
     report: ReportOut = None,
+    html: HtmlOut = None,
     through_norms: ThroughNorms = False,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
@@ -124,10 +127,10 @@ def prune(
     layers = parse_layers(layer_ratio or [])
     target = Target(0.3 if (ratio, macs, params) == (None,) * 3 and not layers else ratio, macs, params)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
-    check_side_files([model, output, data], [plan_out, report])
+    check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
     options = pipeline.Options(*common, strict, through_norms)
-    receive = partial(write_files, plan_out, report)
+    receive = partial(write_files, plan_out, report, html)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
     finish(done, as_json)
@@ -142,17 +145,18 @@ def apply(
     seed: Seed = 0,
     threads: Threads = 1,
     report: ReportOut = None,
+    html: HtmlOut = None,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
-    check_side_files([model, output, data, plan], [report])
+    check_side_files([model, output, data, plan], [report], html)
     options = pipeline.Options(
         data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict
     )
-    receive = partial(write_files, None, report)
+    receive = partial(write_files, None, report, html)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
     finish(done, as_json)
@@ -255,8 +259,11 @@ def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:
     return tuple(found)
 
 
-def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
+def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None], page: Path | None = None) -> None:
     """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
+    if page is not None:
+        webpage.require()
+        wanted = [*wanted, page]
     used = {path.resolve() for path in taken if path}
     if any(wanted):  # weights kept beside a model are its own, too
         used |= {path.with_name(f"{path.name}.data") for path in used}
@@ -269,13 +276,15 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
         used.add(path.resolve())
 
 
-def write_files(plan_out: Path | None, report: Path | None, done: pipeline.Pruned) -> None:
+def write_files(plan_out: Path | None, report: Path | None, page: Path | None, done: pipeline.Pruned) -> None:
     """Write the side files that were asked for."""
     if plan_out is not None:
         done.plan.save(plan_out)
     if report is not None:
         as_markdown = report.suffix.lower() in (".md", ".markdown")
         write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+    if page is not None:
+        write_atomic(page, webpage.to_html(done.report))
 
 
 def finish(done: pipeline.Pruned, as_json: bool) -> None:

@@ -12,7 +12,15 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, ModelError, OutputError, PlanError, RuntimeUnavailable, VerificationError
+from onnxprune.errors import (
+    DataError,
+    ModelError,
+    OnnxpruneError,
+    OutputError,
+    PlanError,
+    RuntimeUnavailable,
+    VerificationError,
+)
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Model, data_files, is_float, load, save
@@ -115,7 +123,7 @@ def prune(
     scores = score(dependencies, options.criterion)
     replan = partial(plan_beside, dependencies, scores, target, replace(limits, align=align), given is not None)
     chosen = replan(())
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, replan)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, replan, scores)
 
 
 def plan_beside(
@@ -168,7 +176,16 @@ def apply(
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive)
+    scores = ranked_by(dependencies, chosen)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, scores=scores)
+
+
+def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
+    """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
+    try:
+        return score(dependencies, str(chosen.settings.get("criterion")))
+    except OnnxpruneError:  # the report does without; the plan itself is all that counts
+        return None
 
 
 def prepare(
@@ -196,6 +213,7 @@ def carry_out(
     observe: Observer,
     receive: Receiver,
     replan: Replan | None = None,
+    scores: Scores | None = None,
 ) -> Pruned:
     """Rewrite, verify, save and time."""
     if not chosen.removed(dependencies).size:
@@ -209,7 +227,8 @@ def carry_out(
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
     whole = found.isolated
-    report = make_report(dependencies, found.plan, found.removed, gone, found.equivalence, isolated=whole, names=names)
+    ended = (found.plan, found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *ended, isolated=whole, names=names, scores=scores)
     done = Pruned(found.model, found.plan, report)
     observe("save", 0.0)
     save(found.model, output)

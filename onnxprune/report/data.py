@@ -19,10 +19,12 @@ import onnx
 from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
 from onnxprune.graph import every_node
+from onnxprune.importance import Scores
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.plan.document import describe
+from onnxprune.report.coupling import Edge, Importance, edges, importance
 from onnxprune.rewrite import Removal
 from onnxprune.trace import Dependencies, Group, Mask, Source, main_reason
 from onnxprune.verify import Equivalence
@@ -44,6 +46,7 @@ class GroupReport:
         macs_before: Multiply-accumulates of the sources' nodes, for one sample.
         macs_after: The same after pruning; it falls with the group's own filters and with their inputs.
         note: What the planner has to say.
+        importance: The scores of its units, and which of them stay; None where they are not known.
     """
 
     name: str
@@ -54,6 +57,7 @@ class GroupReport:
     macs_before: int
     macs_after: int
     note: str = ""
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class Report:
         environment: Software and processor.
         accuracy: 'before' and 'after', shares in [0, 1], where they were measured.
         isolated: Group -> why it was left whole although the plan removed from it.
+        edges: Which group's channels are read by the layers of which other.
     """
 
     model: str
@@ -132,6 +137,7 @@ class Report:
     environment: Mapping[str, object]
     accuracy: Mapping[str, float] | None = None
     isolated: Mapping[str, str] = field(default_factory=dict)
+    edges: tuple[Edge, ...] = ()
 
     def timed(self, comparison: Comparison) -> Report:
         """The same report with the result of a timing."""
@@ -153,6 +159,7 @@ class Report:
             "accuracy": self.accuracy,
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],
+            "edges": [asdict(e) for e in self.edges],
             "frozen": [f.to_dict() for f in self.frozen],
             "isolated": [{"group": group, "reason": reason} for group, reason in self.isolated.items()],
             "removed": self.removed,
@@ -190,6 +197,7 @@ def make_report(
     *,
     names: tuple[str, str] = ("", ""),
     isolated: Mapping[str, str] | None = None,
+    scores: Scores | None = None,
 ) -> Report:
     """Put the results of all stages together; those of a timing may follow (`Report.timed`).
 
@@ -201,6 +209,7 @@ def make_report(
         verified: Whether masked == pruned.
         names: The input and the output file.
         isolated: Group -> why it was left whole although the plan removed from it.
+        scores: What the units were ranked by.
     """
     keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
     return Report(
@@ -215,9 +224,10 @@ def make_report(
         verified=verified,
         latency=None,
         settings=plan.settings,
-        groups=group_reports(dependencies, plan, keep),
+        groups=group_reports(dependencies, plan, keep, scores),
         environment=software(),
         isolated=isolated or {},
+        edges=edges(dependencies),
     )
 
 
@@ -234,7 +244,9 @@ def software() -> dict[str, object]:
     return {"onnx": onnx.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[GroupReport, ...]:
+def group_reports(
+    dependencies: Dependencies, plan: Plan, keep: Mask, scores: Scores | None = None
+) -> tuple[GroupReport, ...]:
     """Every group before and after; one that an edited plan leaves out is whole."""
     entries = {entry.name: entry for entry in plan.groups}
     before, after = (macs_by_node(dependencies, mask) for mask in (dense_mask(dependencies), keep))
@@ -245,7 +257,8 @@ def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[G
         note = entries[group.name].note if group.name in entries else "not in the plan"
         sizes = int(group.units.size), int((~gone[group.units]).sum())
         work = group_macs(group, before), group_macs(group, after)
-        found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note))
+        ranked = importance(group.units, scores.values, gone) if scores else None
+        found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note, ranked))
     return tuple(found)
 
 
