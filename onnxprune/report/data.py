@@ -199,7 +199,7 @@ def make_report(
     isolated: Mapping[str, str] | None = None,
     scores: Scores | None = None,
 ) -> Report:
-    """Put the results of all stages together; those of a timing may follow (`Report.timed`).
+    """Put the results of all stages together; those of a timing may follow.
 
     Args:
         dependencies: The traced model.
@@ -207,26 +207,24 @@ def make_report(
         removed: The unit numbers that were.
         removal: The indices that went with them.
         verified: Whether masked == pruned.
-        names: The input and the output file.
+        names: Input and output file.
         isolated: Group -> why it was left whole although the plan removed from it.
         scores: What the units were ranked by.
     """
-    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    keep, held = dependencies.keep(np.asarray(removed, dtype=np.int64)), isolated or {}
     return Report(
-        *names,
-        version=version(),
-        before=cost(dependencies),
+        *(*names, version(), cost(dependencies)),
         after=cost(dependencies, keep),
         removed=removal.indices,
         removed_per_group=removal.per_block,
         copies=removal.copies,
-        frozen=frozen_axes(dependencies, isolated or {}),
+        frozen=frozen_axes(dependencies, held),
         verified=verified,
         latency=None,
         settings=plan.settings,
         groups=group_reports(dependencies, plan, keep, scores),
         environment=software(),
-        isolated=isolated or {},
+        isolated=held,
         edges=edges(dependencies),
     )
 

@@ -64,8 +64,11 @@ def bars(groups: Sequence[GroupReport]) -> Json:
     now = {"x": [g.channels_after for g in groups], "name": "stays", "marker": {"color": "--kept"}}
     names = [label(called(g), NAME) for g in groups]
     ticks = {"tickvals": at, "ticktext": names, "range": [len(groups) - 0.4, -0.6], "showgrid": False, "ticklen": 4}
-    base = layout(90 + 22 * len(groups), "channels", barmode="overlay", bargap=0.25, **legend(traceorder="reversed"))
-    base = merged(base, yaxis={**ticks, "tickfont": {"size": 12}}, xaxis={"rangemode": "tozero"})
+    height = 110 + 22 * len(groups)
+    above = legend(traceorder="reversed", y=1 + 52 / (height - 110))  # above the axis, which stays in view on top
+    base = layout(height, "channels", barmode="overlay", bargap=0.25, **above)
+    base["margin"] = {**base["margin"], "t": 90, "b": 12}
+    base = merged(base, yaxis={**ticks, "tickfont": {"size": 12}}, xaxis={"rangemode": "tozero", "side": "top"})
     return {"data": [{**common, **was, "hovertext": texts}, {**common, **now, "hovertext": texts}], "layout": base}
 
 

@@ -121,7 +121,7 @@ def chart(report: Report) -> Chart | None:
 def figure(drawn: Network) -> Json:
     """Lines, groups, held layers."""
     rows = {y for _, y in drawn.places.values()}
-    height = min(760, max(380, 140 + 30 * round(max(rows) - min(rows))))
+    height = min(600, max(360, 140 + 30 * round(max(rows) - min(rows))))
     base = layout(height, **legend())
     hidden = {"visible": False, "fixedrange": False, "automargin": False}
     base = merged(base, xaxis=hidden, yaxis={**hidden, "autorange": "reversed"})

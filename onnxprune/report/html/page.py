@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.resources import files
 from string import Template
 
@@ -83,8 +84,8 @@ def page(
     picks: Sequence[Choice],
 ) -> str:
     """Put a page together."""
-    script, library = asset("page.js"), plotly_js()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashed(script, library)}"
+    script, (drawing, digest) = asset("page.js"), library()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashed(script)} {digest}"
     drawn = {chart.id: chart.figure for section in sections for chart in section.charts}
     data = {"figures": drawn, "groups": [asdict(pick) for pick in picks]}
     links = (element("li", element("a", s.title, href=f"#{s.id}")) for s in sections)
@@ -99,7 +100,7 @@ def page(
         style=asset("page.css"),
         figures=packed(json.dumps(data, allow_nan=False)),
         report=packed(json.dumps(held)),
-        library=packed(library),
+        library=drawing,
         script=script,
     )
 
@@ -177,12 +178,18 @@ def asset(name: str) -> str:
     return (files("onnxprune.report.html") / name).read_text(encoding="utf-8")
 
 
+@lru_cache(maxsize=1)
+def library() -> tuple[str, str]:
+    """plotly.js, packed, and its hash: the same for every page."""
+    script = plotly_js()
+    return packed(script), hashed(script)
+
+
 def packed(content: str) -> str:
     """Text as base64 of gzip, the same each time."""
     return base64.b64encode(gzip.compress(content.encode(), mtime=0)).decode()
 
 
-def hashed(*scripts: str) -> str:
-    """Scripts as a security policy names them."""
-    digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
-    return " ".join(f"'sha256-{digest}'" for digest in digests)
+def hashed(script: str) -> str:
+    """A script as a security policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -96,7 +96,8 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "measured on", words.conditions(report.latency)
     if report.settings:
         yield "settings", words.settings(dict(report.settings))
-    versions = ", ".join(f"{key} {value}" for key, value in report.environment.items())
+    single = {key: value for key, value in report.environment.items() if isinstance(value, str | int | float)}
+    versions = ", ".join(f"{key} {value}" for key, value in single.items() if value != "")
     yield "environment", f"onnxprune {report.version}" + (f", {versions}" if versions else "")
 
 
