@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
-from onnxprune.errors import DataError, PlanError, RuntimeUnavailable
+from onnxprune.errors import DataError, OnnxpruneError, PlanError, RuntimeUnavailable
 from onnxprune.fit import Fitted, meet
 from onnxprune.gate import judged, not_all, refusal
 from onnxprune.importance import Scores, score
@@ -136,7 +136,7 @@ def prune(
     replan: Replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
     if target is not None and target.timed:
         replan = TimedPlans(original, dependencies, scores, target, limits, options, observe)
-    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan)
+    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan, scores)
 
 
 @dataclass(eq=False)
@@ -247,7 +247,16 @@ def apply(
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive)
+    scores = ranked_by(dependencies, chosen)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, scores=scores)
+
+
+def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
+    """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
+    try:
+        return score(dependencies, str(chosen.settings.get("criterion")))
+    except OnnxpruneError:  # the report does without; the plan itself is all that counts
+        return None
 
 
 def prepare(
@@ -277,6 +286,7 @@ def carry_out(
     observe: Observer,
     receive: Receiver,
     replan: Replan | None = None,
+    scores: Scores | None = None,
 ) -> Pruned:
     """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
     if not chosen.removed(dependencies).size:
@@ -290,7 +300,7 @@ def carry_out(
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
     facts = (found.plan, found.removed, gone, found.equivalence)
-    report = make_report(dependencies, *facts, isolated=found.isolated, names=names)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
     known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
     if options.time or known:
         report = report.timed(known or time_pair(original, found.model, feeds, options, observe))

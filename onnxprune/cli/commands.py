@@ -23,6 +23,7 @@ from onnxprune.cli.options import (
     Ep,
     Folder,
     Force,
+    HtmlOut,
     In,
     Json,
     LatencyMs,
@@ -53,6 +54,7 @@ from onnxprune.gains import profile_files
 from onnxprune.model import data_files, write_atomic
 from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import html as webpage
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
 from onnxprune.report.gains import gains_view
@@ -108,6 +110,7 @@ def prune(
     batch: Batch = 1,
     best_effort: BestEffort = False,
     force: Force = False,
+    html: HtmlOut = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -116,10 +119,10 @@ def prune(
     asked = (ratio, macs, params, speedup, latency_ms)
     target = Target(*asked) if layer_ratio or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
-    check_side_files([model, output, data], [plan_out, report])
+    check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, report is not None)
-    receive = partial(write_files, plan_out, report)
+    options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, bool(report or html))
+    receive = partial(write_files, plan_out, report, html)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
     finish(done, as_json)
@@ -136,15 +139,16 @@ def apply(
     report: ReportOut = None,
     no_bench: NoBench = False,
     force: Force = False,
+    html: HtmlOut = None,
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
-    check_side_files([model, output, data, plan], [report])
+    check_side_files([model, output, data, plan], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
-    options = pipeline.Options("l1", None, *common, force=force, explain=report is not None)
-    receive = partial(write_files, None, report)
+    options = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html))
+    receive = partial(write_files, None, report, html)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
     finish(done, as_json)
@@ -246,8 +250,11 @@ def model_folder() -> Path:
     return packaged if packaged.is_dir() else packaged.parent.parent / "models"
 
 
-def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]) -> None:
+def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None], page: Path | None = None) -> None:
     """Refuse plan and report paths that are another file of this run, or not writable, before any work."""
+    if page is not None:
+        webpage.require()
+        wanted = [*wanted, page]
     used = {path.resolve() for path in taken if path}
     if any(wanted):  # weights kept beside a model are its own, too
         used |= {path.with_name(f"{path.name}.data") for path in used}
@@ -260,13 +267,15 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
         used.add(path.resolve())
 
 
-def write_files(plan_out: Path | None, report: Path | None, done: pipeline.Pruned) -> None:
+def write_files(plan_out: Path | None, report: Path | None, page: Path | None, done: pipeline.Pruned) -> None:
     """Write the side files that were asked for."""
     if plan_out is not None:
         done.plan.save(plan_out)
     if report is not None:
         as_markdown = report.suffix.lower() in (".md", ".markdown")
         write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+    if page is not None:
+        write_atomic(page, webpage.to_html(done.report))
 
 
 def finish(done: pipeline.Pruned, as_json: bool) -> None:

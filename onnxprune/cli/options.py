@@ -50,6 +50,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
+HtmlOut = Annotated[Path | None, typer.Option("--html", metavar="R.html", help="Write the report as a web page.")]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
 ThroughNorms = Annotated[
     bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")

@@ -20,10 +20,12 @@ from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
 from onnxprune.gains import Gains, is_faster
 from onnxprune.graph import every_node
+from onnxprune.importance import Scores
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.plan.document import describe
+from onnxprune.report.coupling import Edge, Importance, edges, importance
 from onnxprune.rewrite import Removal
 from onnxprune.trace import Dependencies, Group, Mask, Source, main_reason
 from onnxprune.verify import Equivalence
@@ -45,6 +47,7 @@ class GroupReport:
         macs_before: Multiply-accumulates of the sources' nodes, for one sample.
         macs_after: The same after pruning; it falls with the group's own filters and with their inputs.
         note: What the planner has to say.
+        importance: The scores of its units, and which of them stay; None where they are not known.
     """
 
     name: str
@@ -55,6 +58,7 @@ class GroupReport:
     macs_before: int
     macs_after: int
     note: str = ""
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Report:
         accuracy: 'before' and 'after', shares in [0, 1], where they were measured.
         isolated: Group -> why it was left whole although the plan removed from it.
         gains: Where the time goes and which layers failed to gain, where that was profiled.
+        edges: Which group's channels are read by the layers of which other.
     """
 
     model: str
@@ -135,6 +140,7 @@ class Report:
     accuracy: Mapping[str, float] | None = None
     isolated: Mapping[str, str] = field(default_factory=dict)
     gains: Gains | None = None
+    edges: tuple[Edge, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -168,6 +174,7 @@ class Report:
             "accuracy": self.accuracy,
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],
+            "edges": [asdict(e) for e in self.edges],
             "frozen": [f.to_dict() for f in self.frozen],
             "isolated": [{"group": group, "reason": reason} for group, reason in self.isolated.items()],
             "removed": self.removed,
@@ -205,8 +212,9 @@ def make_report(
     *,
     names: tuple[str, str] = ("", ""),
     isolated: Mapping[str, str] | None = None,
+    scores: Scores | None = None,
 ) -> Report:
-    """Put the results of all stages together; those of a timing may follow (`Report.timed`).
+    """Put the results of all stages together; those of a timing may follow.
 
     Args:
         dependencies: The traced model.
@@ -214,25 +222,25 @@ def make_report(
         removed: The unit numbers that were.
         removal: The indices that went with them.
         verified: Whether masked == pruned.
-        names: The input and the output file.
+        names: Input and output file.
         isolated: Group -> why it was left whole although the plan removed from it.
+        scores: What the units were ranked by.
     """
-    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    keep, held = dependencies.keep(np.asarray(removed, dtype=np.int64)), isolated or {}
     return Report(
-        *names,
-        version=version(),
-        before=cost(dependencies),
+        *(*names, version(), cost(dependencies)),
         after=cost(dependencies, keep),
         removed=removal.indices,
         removed_per_group=removal.per_block,
         copies=removal.copies,
-        frozen=frozen_axes(dependencies, isolated or {}),
+        frozen=frozen_axes(dependencies, held),
         verified=verified,
         latency=None,
         settings=plan.settings,
-        groups=group_reports(dependencies, plan, keep),
+        groups=group_reports(dependencies, plan, keep, scores),
         environment=software(),
-        isolated=isolated or {},
+        isolated=held,
+        edges=edges(dependencies),
     )
 
 
@@ -249,7 +257,9 @@ def software() -> dict[str, object]:
     return {"onnx": onnx.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[GroupReport, ...]:
+def group_reports(
+    dependencies: Dependencies, plan: Plan, keep: Mask, scores: Scores | None = None
+) -> tuple[GroupReport, ...]:
     """Every group before and after; one that an edited plan leaves out is whole."""
     entries = {entry.name: entry for entry in plan.groups}
     before, after = (macs_by_node(dependencies, mask) for mask in (dense_mask(dependencies), keep))
@@ -260,7 +270,8 @@ def group_reports(dependencies: Dependencies, plan: Plan, keep: Mask) -> tuple[G
         note = entries[group.name].note if group.name in entries else "not in the plan"
         sizes = int(group.units.size), int((~gone[group.units]).sum())
         work = group_macs(group, before), group_macs(group, after)
-        found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note))
+        ranked = importance(group.units, scores.values, gone) if scores else None
+        found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note, ranked))
     return tuple(found)
 
 

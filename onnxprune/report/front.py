@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from rich.console import RenderableType
 
@@ -15,6 +16,7 @@ from onnxprune.report import words
 from onnxprune.report.canvas import Canvas, View
 from onnxprune.report.markdown import code, escaped, row
 
+SCHEMA = "onnxprune/front/1"
 MARK = "*"
 LEGEND = "on the front: nothing else is as good in {}, and better in one of them"
 
@@ -71,6 +73,12 @@ class Front:
     objectives: tuple[str, ...]
     conditions: str = ""
     version: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        points = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items()} for p in self.points]
+        held = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return held | {"schema": SCHEMA, "points": points}
 
     @property
     def columns(self) -> list[str]:

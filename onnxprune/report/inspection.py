@@ -17,6 +17,7 @@ from onnxprune.labels import Axis, Ids
 from onnxprune.model import Dim, Model
 from onnxprune.plan.document import describe
 from onnxprune.report import words
+from onnxprune.report.coupling import owner
 from onnxprune.report.data import UNPRODUCED, Frozen, frozen_axes, group_macs, macs_by_node, nodes_of, plain
 from onnxprune.rules import find
 from onnxprune.trace import Dependencies, Group
@@ -231,16 +232,6 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     found = list(dict.fromkeys([*near, *inside]))[:NEAREST] or list(known)[:NEAREST]
     verb = "did you mean" if near or inside else "names look like"
     return f"{verb} {', '.join(repr(f) for f in found)}" + ("?" if near or inside else "")
-
-
-def owner(dependencies: Dependencies) -> Ids:
-    """Per unit, the number of its group."""
-    found = np.full(dependencies.unit_count + len(dependencies.whole) + 1, -1, dtype=np.int64)
-    for number, group in enumerate(dependencies.groups):
-        for units in (group.units, *(rows.parents for rows in group.rows)):
-            found[units] = number
-    found[-1] = -1  # written by parents that are none
-    return found
 
 
 def tensor_view(dependencies: Dependencies, name: str, role: str, owners: Ids) -> TensorView:
