@@ -20,6 +20,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from onnxprune import pipeline
+from onnxprune.bench import FULL, QUICK
 from onnxprune.bench import bench as time_models
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OnnxpruneError, OutputError, debugging, described
@@ -69,6 +70,7 @@ Data = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
+Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider to time on.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
@@ -112,6 +114,7 @@ def prune(
     data: Data = None,
     seed: Seed = 0,
     threads: Threads = 1,
+    ep: Ep = "cpu",
     plan_out: PlanOut = None,
     report: ReportOut = None,
     through_norms: ThroughNorms = False,
@@ -126,7 +129,7 @@ def prune(
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), layers, rows)
     check_side_files([model, output, data], [plan_out, report])
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(*common, strict, through_norms)
+    options = pipeline.Options(*common, strict, through_norms, ep)
     receive = partial(write_files, plan_out, report)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
@@ -141,6 +144,7 @@ def apply(
     data: Data = None,
     seed: Seed = 0,
     threads: Threads = 1,
+    ep: Ep = "cpu",
     report: ReportOut = None,
     no_bench: NoBench = False,
     overwrite: Overwrite = False,
@@ -150,7 +154,7 @@ def apply(
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report])
     options = pipeline.Options(
-        data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict
+        data=data, seed=seed, threads=threads, time=not no_bench, overwrite=overwrite, strict=strict, ep=ep
     )
     receive = partial(write_files, None, report)
     with progress() as observe:
@@ -180,15 +184,19 @@ def bench(
     after: Annotated[Path, typer.Argument(metavar="B.onnx", help="The pruned model.")],
     batch: Annotated[int, typer.Option(min=1, help="Samples in one call.")] = 1,
     threads: Threads = 1,
-    ep: Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider.")] = "cpu",
+    ep: Ep = "cpu",
     seed: Seed = 0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes. The default is 5.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Time in this process only, for a few seconds.")] = False,
+    batches: Annotated[str, typer.Option(metavar="1,4,16", help="Measure throughput at these batch sizes too.")] = "",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Convert both models to float16 first (accelerators).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Time two models against each other, interleaved, with an A/A control."""
+    """Time two models against each other, interleaved in fresh processes, with an A/A control."""
+    how: dict[str, Any] = {"provider": ep, "batch": batch, "threads": threads, "seed": seed, "fp16": fp16}
+    how |= {"protocol": QUICK if quick else FULL, "processes": processes, "batches": parse_batches(batches)}
     with progress() as observe:
-        found = time_models(
-            before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
-        )
+        found = time_models(before, after, **how, progress=lambda p: observe("time", p))
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
@@ -235,6 +243,18 @@ def parse_align(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"'{text}' is neither 'auto' nor a positive number", param_hint="--align")
     return int(text)
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """The value of --batches.
+
+    Raises:
+        typer.BadParameter: It is no list of positive numbers.
+    """
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise typer.BadParameter(f"'{text}' is no list of sizes, e.g. 1,4,16", param_hint="--batches")
+    return tuple(int(part) for part in parts)
 
 
 def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:

@@ -20,7 +20,7 @@ from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Plan, Target, plan
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
-from onnxprune.runtime import random_feeds, run, session
+from onnxprune.runtime import provider_name, random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
 from onnxprune.verify import check_normalised
 
@@ -51,6 +51,7 @@ class Options:
         overwrite: Whether an existing output may be replaced.
         strict: Whether groups that fail verification are an error, instead of being left whole.
         through_norms: Whether channels may go that are normalised over, which makes the result approximate.
+        ep: Execution provider to time on; verification runs on the CPU.
     """
 
     criterion: str = "l1"
@@ -62,6 +63,7 @@ class Options:
     overwrite: bool = False
     strict: bool = False
     through_norms: bool = False
+    ep: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ def prune(
         OnnxpruneError: See its subclasses; nothing has been written then, unless the timing fails.
     """
     options, limits = options or Options(), limits or Limits()
+    provider_name(options.ep)  # refuse one that is absent before any work
     if target is None and not limits.layer_ratios:
         target = Target(ratio=DEFAULT_RATIO)
     check_output(Path(source), Path(output), options.overwrite)
@@ -165,6 +168,7 @@ def apply(
         OnnxpruneError: As `prune`.
     """
     options = options or Options()
+    provider_name(options.ep)
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
@@ -184,7 +188,7 @@ def prepare(
 def step_for(options: Options, observe: Observer) -> int:
     """The width step to align to: measured on this machine's onnxruntime, or remembered."""
     observe("find the width step", 0.0)
-    return width_step(threads=options.threads).step
+    return width_step(provider=options.ep, threads=options.threads).step
 
 
 def carry_out(
@@ -267,6 +271,7 @@ def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, ob
         original,
         pruned,
         feeds={k: np.asarray(v) for k, v in one[0].items()},
+        provider=options.ep,
         threads=options.threads,
         seed=options.seed,
         progress=lambda done: observe("time", done),

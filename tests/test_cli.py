@@ -26,10 +26,10 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --no-bench "
-    "--through-norms --overwrite --strict --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx --strict",
+    "--through-norms --overwrite --strict --ep --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --strict --ep",
     "inspect": "IN.onnx --why NAME --through-norms --json",
-    "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --json",
+    "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --json",
     "ops": "--markdown",
     "demo": "--output",
 }
@@ -96,6 +96,8 @@ USAGE = {
     "a layer ratio without a glob": ["prune", "m.onnx", "-o", "s.onnx", "--layer-ratio", "=0.5"],
     "no plan": ["apply", "m.onnx", "-o", "s.onnx"],
     "one model to compare": ["bench", "m.onnx"],
+    "a batch size in words": ["bench", "m.onnx", "s.onnx", "--batches", "1,many"],
+    "no processes": ["bench", "m.onnx", "s.onnx", "--processes", "0"],
     "no batch": ["bench", "m.onnx", "s.onnx", "--batch", "0"],
 }
 
@@ -143,11 +145,11 @@ def test_latency_is_measured_unless_told_not_to(model: Path, quick: None) -> Non
 def test_bench_prints_a_table_or_json(model: Path, quick: None) -> None:
     assert onnxprune(*prune(model, "--ratio", "0.5")).code == 0
     pair = model, model.with_name("small.onnx")
-    found = onnxprune("bench", *pair, "--json", "--batch", "3", "--ep", "CPU")
+    found = onnxprune("bench", *pair, "--quick", "--json", "--batch", "3", "--ep", "CPU")
     assert found.code == 0 and not found.err
     assert found.json["batch"] == 3 and found.json["provider"] == "CPUExecutionProvider" and found.json["verdict"]
-    found = onnxprune("bench", *pair)
-    assert found.code == 0 and "control" in found.words and "95%" in found.words
+    found = onnxprune("bench", *pair, "--quick", "--batches", "1,2")
+    assert found.code == 0 and "control" in found.words and "batch 2:" in found.words
 
 
 def test_inspect_shows_groups_and_reasons(model: Path) -> None:

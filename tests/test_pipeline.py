@@ -275,3 +275,12 @@ def test_a_measured_alignment_gives_way_on_narrow_models() -> None:
     assert any(g.removed for g in chosen.groups) and chosen.settings["align"] != 2 * widest
     kept = pipeline.plan_aligned(dependencies, scores, Target(ratio=0.5), Limits(align=2 * widest), fixed=True)
     assert not any(g.removed for g in kept.groups)
+
+
+@pytest.mark.parametrize("command", ["prune", "apply"])
+def test_an_absent_provider_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+    model = stored(graphs.residual(), tmp_path)
+    plan = tmp_path / "p.json"
+    onnxprune(*prune(model, "--plan-out", plan, out=tmp_path / "first.onnx"))
+    given = {"prune": [model], "apply": [model, plan]}[command]
+    refused([command, *given, "-o", tmp_path / "s.onnx", "--ep", "abacus"], "no provider 'abacus'; present: ", tmp_path)
