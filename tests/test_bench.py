@@ -200,7 +200,7 @@ def test_bench_times_real_sessions_and_records_how() -> None:
     seen = list[float]()
     result = b.bench(net(SMALL), net(SMALL), batch=3, budget_s=0.01, progress=seen.append)
     assert (result.batch, result.threads, result.provider) == (3, 1, "CPUExecutionProvider")
-    assert set(result.samples) == {"before", "control", "after"} and result.rounds >= b.SLOW_ROUNDS
+    assert set(result.samples) == {"before", "control", "after"} and result.rounds >= b.QUICK.slow_rounds
     assert min(min(t) for t in result.samples.values()) > 0 and seen[-1] == 1
     assert result.environment["onnxruntime"]
 

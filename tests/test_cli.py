@@ -25,10 +25,12 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --no-bench "
-    "--through-norms --force --overwrite --strict --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx --force --strict",
+    "--through-norms --force --overwrite --strict --ep --html R.html --speedup S --latency-ms T --best-effort --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --force --strict --ep --html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
-    "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --profile --json",
+    "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --profile "
+    "--json",
+    "profile": "IN.onnx --output -o T.json --ep --threads --batch --align --through-norms --fresh --json",
     "ops": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
     "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
@@ -54,7 +56,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time for as short as the rules of the benchmark allow."""
-    monkeypatch.setattr(pipeline, "bench", partial(bench, budget_s=0.01))
+    monkeypatch.setattr(pipeline.inputs, "bench", partial(bench, budget_s=0.01))
     monkeypatch.setattr(commands, "time_models", partial(bench, budget_s=0.01))
 
 
@@ -99,6 +101,8 @@ USAGE = {
     "a layer ratio without a glob": ["prune", "m.onnx", "-o", "s.onnx", "--layer-ratio", "=0.5"],
     "no plan": ["apply", "m.onnx", "-o", "s.onnx"],
     "one model to compare": ["bench", "m.onnx"],
+    "a batch size in words": ["bench", "m.onnx", "s.onnx", "--batches", "1,many"],
+    "no processes": ["bench", "m.onnx", "s.onnx", "--processes", "0"],
     "no batch": ["bench", "m.onnx", "s.onnx", "--batch", "0"],
 }
 
@@ -148,15 +152,15 @@ def test_latency_is_measured_unless_told_not_to(model: Path, quick: None) -> Non
 def test_bench_prints_a_table_or_json(model: Path, quick: None) -> None:
     assert onnxprune(*prune(model, "--ratio", "0.5")).code == 0
     pair = model, model.with_name("small.onnx")
-    found = onnxprune("bench", *pair, "--json", "--batch", "3", "--ep", "CPU")
+    found = onnxprune("bench", *pair, "--quick", "--json", "--batch", "3", "--ep", "CPU")
     assert found.code == 0 and not found.err
     assert found.json["batch"] == 3 and found.json["provider"] == "CPUExecutionProvider" and found.json["verdict"]
-    spent = onnxprune("bench", *pair, "--json", "--profile").json
+    spent = onnxprune("bench", *pair, "--quick", "--json", "--profile").json
     assert {"operators", "layers", "failed", "speedup"} <= spent.keys() and spent["layers"]
-    found = onnxprune("bench", *pair, "--profile")
+    found = onnxprune("bench", *pair, "--quick", "--profile")
     assert found.code == 0 and "unprofiled" in found.words and "operator" in found.words
-    found = onnxprune("bench", *pair)
-    assert found.code == 0 and "control" in found.words and "95%" in found.words
+    found = onnxprune("bench", *pair, "--quick", "--batches", "1,2")
+    assert found.code == 0 and "control" in found.words and "batch 2:" in found.words and "95%" in found.words
 
 
 def test_inspect_shows_groups_and_reasons(model: Path) -> None:
@@ -233,7 +237,7 @@ def test_an_interrupt_leaves_nothing_half_written_and_exits_130(model: Path) -> 
     small = model.with_name("small.onnx")
     program = (  # stops where the models are timed, after all surgery and before anything is written
         "import sys, time; from onnxprune import cli, pipeline\n"
-        "pipeline.bench = lambda *a, **k: (print('timing', file=sys.stderr, flush=True), time.sleep(60))\n"
+        "pipeline.inputs.bench = lambda *a, **k: (print('timing', file=sys.stderr, flush=True), time.sleep(60))\n"
         "cli.main()"
     )
     running = subprocess.Popen(
@@ -258,7 +262,7 @@ def test_nothing_is_written_when_the_timing_fails(
     def stopped(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, "bench", stopped)
+    monkeypatch.setattr(pipeline.inputs, "bench", stopped)
     plan, report, small = (model.with_name(name) for name in ("plan.json", "report.json", "small.onnx"))
     found = onnxprune("prune", model, "-o", small, "--align", "1", "--plan-out", plan, "--report", report)
     assert found.code in (1, 130) and not found.out and found.err.count("\n") == 1
@@ -293,7 +297,7 @@ def test_errors_that_nobody_foresaw_are_one_line_too(model: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(pipeline, "score", broken)
+    monkeypatch.setattr(pipeline.run, "score", broken)
     found = onnxprune(*prune(model))
     assert found.code == 1 and found.err.count("\n") == 1 and "ZeroDivisionError: two lines" in found.err
     assert "ONNXPRUNE_DEBUG=1" in found.err

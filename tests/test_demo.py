@@ -24,8 +24,8 @@ from tests.contract import check_masked, check_removed, check_report, infer, onn
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Time for as short as the rules allow, and do not measure the machine's width step."""
-    monkeypatch.setattr(pipeline, "bench", partial(bench, budget_s=0.01))
-    monkeypatch.setattr(pipeline, "width_step", lambda **_: Step(4, (4, 8), (1.0, 2.0), "measured"))
+    monkeypatch.setattr(pipeline.inputs, "bench", partial(bench, budget_s=0.01))
+    monkeypatch.setattr(pipeline.plans, "width_step", lambda **_: Step(4, (4, 8), (1.0, 2.0), "measured"))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def faster(*args: Any, **options: Any) -> Comparison:
         return replace(bench(*args, **options, budget_s=0.01), speedup=2.0, ci95=(1.9, 2.1), control=1.0)
 
-    monkeypatch.setattr(pipeline, "bench", faster)
+    monkeypatch.setattr(pipeline.inputs, "bench", faster)
     folder, proto = tmp_path / "models", graphs.residual()
     folder.mkdir()
     names = {"x": "input", "y": "logits"}

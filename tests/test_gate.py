@@ -46,7 +46,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Comparison], None]:
     def plant(found: Comparison) -> None:
-        monkeypatch.setattr(pipeline, "bench", lambda *_, **__: found)
+        monkeypatch.setattr(pipeline.inputs, "bench", lambda *_, **__: found)
         monkeypatch.setattr(gate, "explain", gains)
 
     return plant

@@ -183,14 +183,14 @@ def test_a_plan_that_cannot_be_carried_out_is_not_bisected(monkeypatch: Patch) -
 
 def test_a_model_that_cannot_run_or_be_normalised_is_not_bisected(tmp_path: Path, monkeypatch: Patch) -> None:
     tried, model = corrupt(monkeypatch), stored(graphs.chain(), tmp_path)
-    normalised = pipeline.normalise
+    normalised = pipeline.run.normalise
 
     def wrong(model: Model) -> Model:
         other = normalised(model)
         return replace(other, weights={**other.weights, "c2.w": other.weights["c2.w"] * np.float32(1.01)})
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "normalise", wrong)
+        patch.setattr(pipeline.run, "normalise", wrong)
         with pytest.raises(VerificationError, match="normalised model differs from the original"):
             prune_file(model, tmp_path / "small.onnx", options=QUICK)
     np.savez(tmp_path / "x.npz", x=np.full((2, 3, 8, 8), 3.4e38, np.float32))

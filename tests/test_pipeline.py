@@ -27,6 +27,7 @@ from tests.contract import (
     held,
     onnxprune,
     prune,
+    refused,
     snapshot,
     stored,
 )
@@ -149,7 +150,7 @@ def test_options_do_what_they_say(name: str, tmp_path: Path) -> None:
 def test_auto_alignment_asks_the_machine_and_says_what_it_leaves_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "width_step", lambda **_: Step(8, (8, 16), (1.0, 2.0), "measured"))
+    monkeypatch.setattr(pipeline.plans, "width_step", lambda **_: Step(8, (8, 16), (1.0, 2.0), "measured"))
     found = onnxprune(*prune(stored(graphs.chain(), tmp_path), "--align", "auto", "--ratio", "0.5", "--json"))
     assert found.code == 0 and found.json["settings"]["align"] == 8
     groups = {g["name"]: g for g in found.json["groups"]}
@@ -219,8 +220,8 @@ def test_a_normalisation_that_changes_the_model_is_caught(tmp_path: Path, monkey
         other = pipeline_normalise(model)
         return replace(other, weights={**other.weights, "c2.w": other.weights["c2.w"] * np.float32(1.01)})
 
-    pipeline_normalise = pipeline.normalise
-    monkeypatch.setattr(pipeline, "normalise", wrong)
+    pipeline_normalise = pipeline.run.normalise
+    monkeypatch.setattr(pipeline.run, "normalise", wrong)
     with pytest.raises(VerificationError, match="normalised model differs from the original at output 'y'"):
         prune_file(stored(graphs.chain(), tmp_path), tmp_path / "small.onnx", Target(ratio=0.3), options=QUICK)
     assert not (tmp_path / "small.onnx").exists()
@@ -275,3 +276,12 @@ def test_a_measured_alignment_gives_way_on_narrow_models() -> None:
     assert any(g.removed for g in chosen.groups) and chosen.settings["align"] != 2 * widest
     kept = pipeline.plan_aligned(dependencies, scores, Target(ratio=0.5), Limits(align=2 * widest), fixed=True)
     assert not any(g.removed for g in kept.groups)
+
+
+@pytest.mark.parametrize("command", ["prune", "apply"])
+def test_an_absent_provider_is_refused_before_any_work(command: str, tmp_path: Path) -> None:
+    model = stored(graphs.residual(), tmp_path)
+    plan = tmp_path / "p.json"
+    onnxprune(*prune(model, "--plan-out", plan, out=tmp_path / "first.onnx"))
+    given = {"prune": [model], "apply": [model, plan]}[command]
+    refused([command, *given, "-o", tmp_path / "s.onnx", "--ep", "abacus"], "no provider 'abacus'; present: ", tmp_path)

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from onnxprune import pipeline
+from onnxprune.bench import FULL, QUICK
 from onnxprune.bench import bench as time_models
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
@@ -46,6 +47,7 @@ from onnxprune.cli.options import (
     Threads,
     ThroughNorms,
     parse_align,
+    parse_batches,
     parse_layers,
 )
 from onnxprune.demo import WRITTEN, run_demo
@@ -111,6 +113,7 @@ def prune(
     best_effort: BestEffort = False,
     force: Force = False,
     html: HtmlOut = None,
+    ep: Ep = "cpu",
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -121,7 +124,9 @@ def prune(
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(*common, strict, through_norms, best_effort, batch, force, bool(report or html))
+    options = pipeline.Options(
+        *common, strict, through_norms, best_effort, batch, force=force, explain=bool(report or html), ep=ep
+    )
     receive = partial(write_files, plan_out, report, html)
     with progress() as observe:
         done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
@@ -140,6 +145,7 @@ def apply(
     no_bench: NoBench = False,
     force: Force = False,
     html: HtmlOut = None,
+    ep: Ep = "cpu",
     overwrite: Overwrite = False,
     strict: Strict = False,
     as_json: Json = False,
@@ -147,7 +153,7 @@ def apply(
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
-    options = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html))
+    options = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
     receive = partial(write_files, None, report, html)
     with progress() as observe:
         done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
@@ -178,14 +184,18 @@ def bench(
     threads: Threads = 1,
     ep: Ep = "cpu",
     seed: Seed = 0,
+    processes: Annotated[int | None, typer.Option(min=1, help="Fresh processes. The default is 5.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Time in this process only, for a few seconds.")] = False,
+    batches: Annotated[str, typer.Option(metavar="1,4,16", help="Measure throughput at these batch sizes too.")] = "",
+    fp16: Annotated[bool, typer.Option("--fp16", help="Convert both models to float16 first (accelerators).")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Show the time per operator and layer, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Time two models against each other, interleaved, with an A/A control."""
+    """Time two models against each other, interleaved in fresh processes, with an A/A control."""
+    how: dict[str, Any] = {"provider": ep, "batch": batch, "threads": threads, "seed": seed, "fp16": fp16}
+    how |= {"protocol": QUICK if quick else FULL, "processes": processes, "batches": parse_batches(batches)}
     with progress() as observe:
-        found = time_models(
-            before, after, provider=ep, batch=batch, threads=threads, seed=seed, progress=lambda p: observe("time", p)
-        )
+        found = time_models(before, after, **how, progress=lambda p: observe("time", p))
         spent = profile_files(before, after, ep, batch, threads, seed) if profile else None
     if as_json:
         typer.echo(json.dumps(found.to_dict() | (spent.to_dict() if spent else {}), indent=2))

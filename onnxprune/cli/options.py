@@ -22,7 +22,7 @@ BestEffort = Annotated[
     bool, typer.Option("--best-effort", help="Where a time is out of reach, take the best that was measured.")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Samples in one timed inference.")]
-Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider.")]
+Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider to time on.")]
 Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
 Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
@@ -73,6 +73,18 @@ def parse_align(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise typer.BadParameter(f"'{text}' is neither 'auto' nor a positive number", param_hint="--align")
     return int(text)
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """The value of --batches.
+
+    Raises:
+        typer.BadParameter: It is no list of positive numbers.
+    """
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise typer.BadParameter(f"'{text}' is no list of sizes, e.g. 1,4,16", param_hint="--batches")
+    return tuple(int(part) for part in parts)
 
 
 def parse_layers(pairs: list[str]) -> tuple[tuple[str, float], ...]:

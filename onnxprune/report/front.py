@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from onnxprune.bench import Interval
+from onnxprune.bench.statistics import Interval
 from onnxprune.report import words
 from onnxprune.report.canvas import Canvas, View
 from onnxprune.report.markdown import code, escaped, row

@@ -48,10 +48,10 @@ def figures(report: Report) -> Iterator[str]:
         x, y = report.accuracy["before"], report.accuracy["after"]
         yield row("accuracy", f"{x:.2%}", f"{y:.2%}", words.points(x, y))
     if report.latency:
-        x, y = report.latency.before_ms, report.latency.after_ms
-        yield row("median latency", words.milliseconds(x), words.milliseconds(y), words.change(x, y))
-        x, y = report.latency.before_p90_ms, report.latency.after_p90_ms
-        yield row("90th percentile", words.milliseconds(x), words.milliseconds(y), words.change(x, y))
+        for name, x, y in words.percentiles(report.latency):
+            title = f"{name} latency" if name == "median" else name
+            yield row(title, words.milliseconds(x), words.milliseconds(y), words.change(x, y))
+        yield from (row(name, x, y, "") for name, x, y in words.footprints(report.latency))
 
 
 def findings(report: Report) -> Iterator[str]:
@@ -74,6 +74,10 @@ def latency(comparison: Comparison | None) -> Iterator[str]:
         return
     yield f"- **Speedup:** {words.speedup(comparison)}"
     yield f"- **A/A control** (the dense model against itself): {words.control(comparison)}"
+    for before, after, what in words.throughput(comparison):
+        yield f"- **Throughput:** {before} → {after}, {what}"
+    if moved := words.drift(comparison):
+        yield f"- **Drift:** {moved}"
     yield f"- **Measured on:** {escaped(words.conditions(comparison))}"
 
 

@@ -86,12 +86,19 @@ def verdict_style(e: Equivalence) -> str:
 def latency(canvas: Canvas, c: Comparison) -> Iterator[tuple[str, Text]]:
     """Times, what they say, and what the same timing says of two identical models."""
     style = "yellow" if not c.significant else "green" if c.speedup > 1 else "red"
-    pairs = [(c.before_ms, c.after_ms), (c.before_p90_ms, c.after_p90_ms)]
-    lines = canvas.arrows([(words.milliseconds(x), words.milliseconds(y)) for x, y in pairs])
-    yield "latency", canvas.text(f"{lines[0]}  median")
-    yield "", canvas.text(f"{lines[1]}  90th percentile")
+    found = words.percentiles(c)
+    lines = canvas.arrows([(words.milliseconds(x), words.milliseconds(y)) for _, x, y in found])
+    for n, (line, (what, _, _)) in enumerate(zip(lines, found, strict=True)):
+        yield "" if n else "latency", canvas.text(f"{line}  {what}")
     yield "speedup", canvas.text(words.speedup(c), style)
     yield "A/A control", canvas.text(words.control(c), "" if c.control_ok else "yellow")
+    rates = words.throughput(c)
+    for n, (line, (_, _, what)) in enumerate(zip(canvas.arrows([r[:2] for r in rates]), rates, strict=True)):
+        yield "" if n else "throughput", canvas.text(f"{line}  {what}")
+    for name, before, after in words.footprints(c):
+        yield name, canvas.text(f"{before} {canvas.arrow} {after}")
+    if moved := words.drift(c):
+        yield "drift", canvas.text(moved, "yellow" if c.drifting else "dim")
     yield "measured on", canvas.text(words.conditions(c), "dim")
 
 

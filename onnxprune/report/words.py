@@ -106,8 +106,56 @@ def control(c: Comparison) -> str:
 
 def conditions(c: Comparison) -> str:
     """Under which conditions the times hold."""
-    where = f"{c.provider}, {plural(c.threads, 'thread')}, batch {c.batch}"
-    return f"{where}, {plural(c.rounds, 'round')} of {c.inner}"
+    where = f"{c.provider}{', float16' if c.fp16 else ''}, {plural(c.threads, 'thread')}, batch {c.batch}"
+    apart = f" in {plural(c.processes, 'fresh process')}" if c.processes else ""
+    cores = f" on core {', '.join(map(str, c.cores))}" if c.cores else ""
+    return f"{where}, {plural(c.rounds, 'round')} of {c.inner}{apart}{cores}"
+
+
+def drift(c: Comparison) -> str:
+    """Whether the ratio moved while it was measured, and what was done about it; nothing where it did not."""
+    found = []
+    if c.repeated:
+        found.append(f"{plural(len(c.repeated), 'process')} repeated")
+    if c.drifting:
+        worst = max(c.drift, key=abs)
+        found.append(f"{c.drifting} of {len(c.drift)} drifted while timed (rank correlation {worst:+.2f})")
+    return "; ".join(found)
+
+
+def throughput(c: Comparison) -> list[tuple[str, str, str]]:
+    """For every batch size: samples per second before and after, and what that makes."""
+    return [
+        (
+            per_second(t.before_per_s),
+            per_second(t.after_per_s),
+            f"batch {t.batch}: {t.speedup:.2f}x, {interval(t.ci95)}",
+        )
+        for t in c.throughput
+    ]
+
+
+def per_second(rate: float) -> str:
+    """A rate, to four digits."""
+    return f"{rate:.1f}/s" if rate < 1000 else f"{count(rate)}/s"
+
+
+def footprints(c: Comparison) -> list[tuple[str, str, str]]:
+    """What loading takes: name, before and after; nothing where it was not measured."""
+    found = []
+    if c.before_load_ms is not None and c.after_load_ms is not None:
+        found.append(("load", milliseconds(c.before_load_ms), milliseconds(c.after_load_ms)))
+    if c.before_peak_bytes is not None and c.after_peak_bytes is not None:
+        found.append(("peak memory", size(c.before_peak_bytes), size(c.after_peak_bytes)))
+    return found
+
+
+def percentiles(c: Comparison) -> list[tuple[str, float, float]]:
+    """Times in ms: name, before and after."""
+    found = [("median", c.before_ms, c.after_ms), ("90th percentile", c.before_p90_ms, c.after_p90_ms)]
+    if c.before_p99_ms is not None and c.after_p99_ms is not None:
+        found.append(("99th percentile", c.before_p99_ms, c.after_p99_ms))
+    return found
 
 
 def milliseconds(ms: float) -> str:

@@ -3,8 +3,9 @@
 from onnxprune.runtime.execute import bound_runner, capture, optimised_ops, run, runner, signature
 from onnxprune.runtime.feeds import random_feeds
 from onnxprune.runtime.kernels import Kernel, Profiled
-from onnxprune.runtime.machine import environment
-from onnxprune.runtime.sessions import Feeds, Session, Source, Weighted, provider_name, session
+from onnxprune.runtime.machine import clocks, device, environment
+from onnxprune.runtime.precision import half
+from onnxprune.runtime.sessions import Feeds, Session, Source, Weighted, provider_name, session, store
 
 __all__ = [
     "Feeds",
@@ -15,7 +16,10 @@ __all__ = [
     "Weighted",
     "bound_runner",
     "capture",
+    "clocks",
+    "device",
     "environment",
+    "half",
     "optimised_ops",
     "provider_name",
     "random_feeds",
@@ -23,4 +27,5 @@ __all__ = [
     "runner",
     "session",
     "signature",
+    "store",
 ]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxprune.runtime.sessions import onnxruntime
+
+FREQUENCY = Path("/sys/devices/system/cpu")
 
 
 def environment() -> dict[str, Any]:
@@ -27,6 +33,30 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
     }
+
+
+def clocks(cores: Sequence[int] = ()) -> dict[str, Any]:
+    """How the system governs the clock of some cores (the first core if none is named), as far as it tells."""
+    found: dict[str, Any] = {}
+    for core in cores or [0]:
+        folder = FREQUENCY / f"cpu{core}" / "cpufreq"
+        for key, file in (("governor", "scaling_governor"), ("frequency_driver", "scaling_driver")):
+            with contextlib.suppress(OSError):
+                found.setdefault(key, set()).add((folder / file).read_text(encoding="ascii").strip())
+    return {key: ", ".join(sorted(values)) for key, values in found.items() if values}
+
+
+def device(provider: str) -> dict[str, str]:
+    """Name and driver of the accelerator a provider runs on, from nvidia-smi where that is present."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None or not provider.lower().startswith(("cuda", "tensorrt", "nvtensorrt")):
+        return {}
+    query = [tool, "--query-gpu=name,driver_version,power.limit,clocks.max.sm", "--format=csv,noheader", "--id=0"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"device": " ".join(done.stdout.split())} if done.stdout.strip() else {}
 
 
 def _processor() -> tuple[str, list[str]]:

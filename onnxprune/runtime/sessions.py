@@ -77,6 +77,9 @@ class Session(Protocol):
     def get_providers(self) -> list[str]:
         """Providers in order of preference."""
 
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """Provider -> its options, defaults included."""
+
 
 Source = onnx.ModelProto | str | Path | bytes | Weighted
 
@@ -89,6 +92,7 @@ def session(
     optimise: bool = True,
     spinning: bool = False,
     log_level: int = 4,
+    fp16: bool = False,
 ) -> Session:
     """Open a model in onnxruntime.
 
@@ -99,6 +103,7 @@ def session(
         optimise: All graph optimisations, or none.
         spinning: Let idle threads spin. Off, so that two sessions in one process do not take each other's cores.
         log_level: onnxruntime's threshold, 0 (verbose) to 4 (fatal only: errors are raised, they need no log line too).
+        fp16: The model holds float16: TensorRT takes it only when told so.
 
     Raises:
         ProviderError: The provider is absent or does not start.
@@ -106,7 +111,7 @@ def session(
         ModelError: No file at that path.
     """
     options = session_options(threads=threads, optimise=optimise, spinning=spinning, log_level=log_level)
-    return open_session(model, options, provider_name(provider))
+    return open_session(model, options, provider_name(provider), fp16=fp16)
 
 
 def session_options(*, threads: int = 1, optimise: bool = True, spinning: bool = False, log_level: int = 4) -> Any:
@@ -154,10 +159,10 @@ def provider_name(provider: str) -> str:
     raise ProviderError(f"onnxruntime has no provider '{provider}'", where=f"present: {here}", remedy=remedy)
 
 
-def open_session(model: Source, options: Any, provider: str) -> Session:
+def open_session(model: Source, options: Any, provider: str, *, fp16: bool = False) -> Session:
     """Create the session and make sure the wanted provider really runs: onnxruntime falls back without an error."""
     where = str(model) if isinstance(model, str | Path) else ""
-    providers = list(dict.fromkeys([provider, *_fallbacks(provider), "CPUExecutionProvider"]))
+    providers = provider_list(provider, fp16=fp16)
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
         content, kept = _content(model, options, Path(folder))
         with refusals("refuses the model", where):
@@ -169,9 +174,30 @@ def open_session(model: Source, options: Any, provider: str) -> Session:
     return opened
 
 
-def _fallbacks(provider: str) -> list[str]:
-    """TensorRT leaves the nodes it cannot take to CUDA."""
-    return ["CUDAExecutionProvider"] if provider == "TensorrtExecutionProvider" else []
+def provider_list(provider: str, *, fp16: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+    """What InferenceSession is told: a provider, then those that take what it cannot, with options where they count.
+
+    CUDA searches all convolution algorithms at the first run of each shape: that is onnxruntime's default, and stated
+    so that it stays. TensorFloat-32 is left at onnxruntime's default.
+    """
+    options = {"CUDAExecutionProvider": {"cudnn_conv_algo_search": "EXHAUSTIVE"}}
+    if fp16:
+        options["TensorrtExecutionProvider"] = {"trt_fp16_enable": "1"}
+    others = ["CUDAExecutionProvider"] if provider == "TensorrtExecutionProvider" else []
+    names = dict.fromkeys([provider, *others, "CPUExecutionProvider"])
+    return [(name, options[name]) if name in options else name for name in names]
+
+
+def store(model: onnx.ModelProto | bytes | Weighted, folder: Path) -> Path:
+    """Write a model into an empty folder, its weights in a file beside it where they are apart or large; its file."""
+    path = folder / "model.onnx"
+    if isinstance(model, bytes):
+        path.write_bytes(model)
+    elif isinstance(model, onnx.ModelProto) and weight_bytes(model) < PROTO_LIMIT:
+        path.write_bytes(model.SerializeToString())
+    else:
+        return _write(*detach(model), folder)
+    return path
 
 
 def _content(model: Source, options: Any, folder: Path) -> tuple[str | bytes, list[Any]]:

@@ -47,9 +47,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return call
 
-    monkeypatch.setattr(pipeline, "plan", counted("plan", pipeline.plan))
-    monkeypatch.setattr(pipeline, "load", counted("load", pipeline.load))
-    monkeypatch.setattr(pipeline, "bench", counted("bench", lambda *_, **__: timed(1.5)))
+    monkeypatch.setattr(pipeline.plans, "plan", counted("plan", pipeline.plans.plan))
+    monkeypatch.setattr(pipeline.run, "load", counted("load", pipeline.run.load))
+    monkeypatch.setattr(pipeline.inputs, "bench", counted("bench", lambda *_, **__: timed(1.5)))
     monkeypatch.setattr(work, "fidelity", counted("fidelity", work.fidelity))
     work.opened.cache_clear()
     return found
@@ -96,7 +96,7 @@ def test_a_finished_sweep_does_nothing_and_says_so(model: Path, calls: Counter[s
 def test_a_stopped_sweep_goes_on_where_it_was(
     error: BaseException, model: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = pipeline.plan
+    plan = pipeline.plans.plan
 
     def third(*args: Any, **kwargs: Any) -> Any:
         if calls["plan"] == 2:
@@ -104,11 +104,11 @@ def test_a_stopped_sweep_goes_on_where_it_was(
         return plan(*args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(type(error)):
-        patch.setattr(pipeline, "plan", third)
+        patch.setattr(pipeline.plans, "plan", third)
         run(model)
     assert calls["plan"] == 2 and calls["fidelity"] == 2
     calls.clear()
-    monkeypatch.setattr(pipeline, "plan", third)
+    monkeypatch.setattr(pipeline.plans, "plan", third)
     found = run(model)
     assert calls["plan"] == 1 and calls["fidelity"] == 1 and (found.done, found.reused) == (2, 4)
 
@@ -118,7 +118,7 @@ def test_ctrl_c_exits_130_and_cleans_up(model: Path, monkeypatch: pytest.MonkeyP
         (model.with_name("out") / ".ratio-0.2.onnx.abc.tmp").write_text("half")  # a worker that was killed
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "plan", stopped)
+    monkeypatch.setattr(pipeline.plans, "plan", stopped)
     found = command(model)
     assert found.code == 130 and "interrupted" in found.err and not found.out
     assert not list(model.with_name("out").rglob(".*"))
@@ -182,7 +182,7 @@ def test_a_candidate_that_fails_is_a_row(model: Path, calls: Counter[str]) -> No
 
 
 def test_an_unforeseen_error_is_a_row_that_is_tried_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewrite = work.pipeline.make_report
+    rewrite = work.pipeline.run.make_report
     monkeypatch.setattr(
         pipeline, "make_report", lambda *a, **k: 1 / 0 if "0.2" in str(k["names"]) else rewrite(*a, **k)
     )

@@ -1,0 +1,24 @@
+"""The order of the stages: plan, carry out, measure."""
+
+from onnxprune.pipeline.inputs import sample, time_pair
+from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, silent
+from onnxprune.pipeline.plans import plan_aligned
+from onnxprune.pipeline.run import apply, carry_out, prepare, prune
+from onnxprune.pipeline.widths import profile
+
+__all__ = [
+    "DEFAULT_RATIO",
+    "Observer",
+    "Options",
+    "Pruned",
+    "Receiver",
+    "apply",
+    "carry_out",
+    "plan_aligned",
+    "prepare",
+    "profile",
+    "prune",
+    "sample",
+    "silent",
+    "time_pair",
+]

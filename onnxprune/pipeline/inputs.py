@@ -1,0 +1,61 @@
+"""What models are verified and timed on. Law: the user's samples if there are any, else seeded random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.bench import Comparison, bench
+from onnxprune.data import Feeds, batches, load_npz
+from onnxprune.errors import DataError, RuntimeUnavailable
+from onnxprune.model import Model, is_float
+from onnxprune.pipeline.options import Observer, Options
+from onnxprune.runtime import random_feeds, run, session
+
+
+def sample(model: Model, options: Options) -> Feeds:
+    """The inputs to verify and time on: the user's, or seeded random ones.
+
+    Raises:
+        DataError: They do not fit, or the model computes nothing finite from them, which would prove nothing.
+    """
+    opened = session(model, threads=options.threads, optimise=False)
+    if options.data is not None:
+        feeds = load_npz(model, options.data)
+        found = run(opened, next(iter(batches(model, feeds))))
+    else:
+        feeds = random_feeds(model, batch=2, seed=options.seed)
+        try:
+            found = run(opened, feeds)
+        except (DataError, RuntimeUnavailable):  # exports with an open batch axis may still hold a batch of 1 inside
+            feeds = random_feeds(model, batch=1, seed=options.seed)
+            found = run(opened, feeds)
+    for name, output in found.items():
+        if is_float(output) and output.size and not np.isfinite(output).any():
+            what = f"the model's output '{name}' is NaN or infinite on {options.data or 'random inputs'}"
+            raise DataError(
+                what, remedy="give typical samples with --data X.npz, or export a model with finite weights"
+            )
+    return feeds
+
+
+def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:
+    """One batch of the size that is timed: of the user's samples, or of random ones."""
+    if options.data is None and options.batch > 1:
+        return random_feeds(model, batch=options.batch, seed=options.seed)
+    one: Sequence[Feeds] = list(batches(model, feeds, size=options.batch, limit=1))
+    return {k: np.asarray(v) for k, v in one[0].items()}
+
+
+def time_pair(original: Model, pruned: Model, feeds: Feeds, options: Options, observe: Observer) -> Comparison:
+    """Time dense against pruned on one batch."""
+    return bench(
+        original,
+        pruned,
+        feeds=timing_feeds(original, feeds, options),
+        provider=options.ep,
+        threads=options.threads,
+        seed=options.seed,
+        progress=lambda done: observe("time", done),
+    )

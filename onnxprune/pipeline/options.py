@@ -1,0 +1,77 @@
+"""How a run behaves, and what it gives. Law: nothing here does any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxprune.model import Model
+from onnxprune.plan import Plan
+from onnxprune.report import Report
+
+Observer = Callable[[str, float], None]
+Receiver = Callable[["Pruned"], None]
+DEFAULT_RATIO = 0.3
+
+
+def silent(stage: str, done: float) -> None:
+    """An observer that says nothing."""
+
+
+def ignore(done: Pruned) -> None:
+    """A receiver that does nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a run behaves, beside its target and limits.
+
+    Attributes:
+        criterion: Importance criterion.
+        align: Width step; None measures the one this machine rewards.
+        data: `.npz` with samples for verification; None draws random inputs.
+        seed: For random inputs and the order of timing.
+        threads: Threads inside one operator.
+        time: Whether to time dense against pruned.
+        overwrite: Whether an existing output may be replaced.
+        strict: Whether groups that fail verification are an error, instead of being left whole.
+        through_norms: Whether channels may go that are normalised over, which makes the result approximate.
+        best_effort: Whether a target in time that is out of reach is met as far as possible, instead of an error.
+        batch: Samples in one timed inference.
+        step: The width step this machine rewards, where it is known already; looked at if `align` is None.
+        force: Whether a model is written that was timed and is not measurably faster.
+        explain: Whether layers are profiled even if the model is faster; if it is not, they always are.
+        ep: Execution provider to time on; verification runs on the CPU.
+    """
+
+    criterion: str = "l1"
+    align: int | None = None
+    data: Path | None = None
+    seed: int = 0
+    threads: int = 1
+    time: bool = True
+    overwrite: bool = False
+    strict: bool = False
+    through_norms: bool = False
+    best_effort: bool = False
+    batch: int = 1
+    step: int | None = None
+    force: bool = False
+    explain: bool = False
+    ep: str = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """What a run produced.
+
+    Attributes:
+        model: The pruned model.
+        plan: What was removed.
+        report: Everything that was found and measured.
+    """
+
+    model: Model
+    plan: Plan
+    report: Report

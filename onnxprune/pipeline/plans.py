@@ -1,0 +1,122 @@
+"""How a target becomes a plan. Law: a plan can be made again with some groups left whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnxprune.align import width_step
+from onnxprune.bench import Comparison
+from onnxprune.errors import PlanError
+from onnxprune.fit import Fitted, meet
+from onnxprune.importance import Scores
+from onnxprune.model import Model
+from onnxprune.pipeline.inputs import sample, timing_feeds
+from onnxprune.pipeline.options import Observer, Options
+from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.trace import Dependencies
+
+
+def step_for(options: Options, observe: Observer) -> int:
+    """The width step to align to: measured on this machine's onnxruntime, or remembered."""
+    if options.step is not None:
+        return options.step
+    observe("find the width step", 0.0)
+    return width_step(provider=options.ep, threads=options.threads).step
+
+
+def plan_beside(
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target | None,
+    limits: Limits,
+    fixed: bool,
+    whole: Sequence[str],
+) -> Plan:
+    """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
+    narrower = replace(limits, skip=(*limits.skip, *whole))
+    chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
+    return as_asked(chosen, limits)
+
+
+def as_asked(chosen: Plan, limits: Limits) -> Plan:
+    """The plan with the settings that were asked for, where more groups were left whole."""
+    asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}
+    return replace(chosen, settings=asked)
+
+
+def plan_aligned(
+    dependencies: Dependencies, scores: Scores, target: Target | None, limits: Limits, *, fixed: bool
+) -> Plan:
+    """Plan at an alignment; one that was measured, not given, is halved while it leaves nothing to remove."""
+    while True:
+        narrower = replace(limits, align=limits.align // 2) if limits.align > 1 and not fixed else None
+        try:
+            chosen = plan(dependencies, scores, target, limits)
+            if narrower is None or any(g.removed for g in chosen.groups):
+                return chosen
+        except PlanError:
+            if narrower is None:
+                raise
+        limits = narrower
+
+
+@dataclass(eq=False)
+class TimedPlans:
+    """Plans for a target in time, made by measuring; `found` keeps the last measurement."""
+
+    original: Model
+    dependencies: Dependencies
+    scores: Scores
+    target: Target
+    limits: Limits
+    options: Options
+    observe: Observer
+    found: Fitted | None = None
+
+    def __call__(self, whole: Sequence[str]) -> Plan:
+        """The plan with the groups of some sources (`tensor:axis`) left whole.
+
+        Raises:
+            PlanError: The target is out of reach, and `Options.best_effort` is off.
+        """
+        options, narrower = self.options, replace(self.limits, skip=(*self.limits.skip, *whole))
+        feeds = timing_feeds(self.original, sample(self.original, options), options)
+        found = meet(
+            self.original,
+            self.dependencies,
+            feeds,
+            self.scores,
+            self.target,
+            narrower,
+            finer=options.align is None,
+            provider=options.ep,
+            threads=options.threads,
+            seed=options.seed,
+            observe=self.observe,
+        )
+        if not found.reached and not options.best_effort:
+            raise out_of_reach(found)
+        self.found = replace(found, plan=as_asked(found.plan, self.limits))
+        return self.found.plan
+
+    def timing(self, plan: Plan) -> Comparison | None:
+        """The measurement of a plan, if it was the last one made."""
+        same = self.found is not None and self.found.plan.groups == plan.groups
+        return self.found.comparison if self.found and same else None
+
+
+def out_of_reach(found: Fitted) -> PlanError:
+    """The error for a time that no plan meets."""
+    best = found.comparison
+    wanted = f"{found.wanted:.2f}x ({best.before_ms / found.wanted:.3g} ms)"
+    what = f"{wanted} is out of reach: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
+    remedy = "ask for less, relax --max-ratio, --skip or --align, or take that with --best-effort; nothing was written"
+    return PlanError(what, remedy=remedy)
+
+
+def nothing_removed(chosen: Plan) -> PlanError:
+    """The error for a plan that leaves everything whole, with its most frequent note."""
+    notes = [g.note for g in chosen.groups if g.note]
+    why = f": {max(set(notes), key=notes.count)}" if notes else ""
+    return PlanError(f"the plan removes nothing{why}", remedy="ask for a larger ratio, or a smaller --align")

@@ -1,0 +1,152 @@
+"""The order of the stages. Law: nothing is written before the surgery is verified, and the input is never touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from onnxprune.data import batches
+from onnxprune.errors import OnnxpruneError
+from onnxprune.gate import judged, not_all, refusal
+from onnxprune.importance import Scores, score
+from onnxprune.isolate import Replan, isolate
+from onnxprune.model import Model, load, save
+from onnxprune.normalise import normalise
+from onnxprune.outputs import check_output, check_weights
+from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
+from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
+from onnxprune.pipeline.plans import TimedPlans, nothing_removed, plan_beside, step_for
+from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import make_report
+from onnxprune.rewrite import removal
+from onnxprune.runtime import provider_name
+from onnxprune.trace import Dependencies, trace
+from onnxprune.verify import check_normalised
+
+
+def prune(
+    source: Path | str,
+    output: Path | str,
+    target: Target | None = None,
+    limits: Limits | None = None,
+    options: Options | None = None,
+    *,
+    observe: Observer = silent,
+    receive: Receiver = ignore,
+    prepared: tuple[Model, Dependencies] | None = None,
+) -> Pruned:
+    """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, time, save.
+
+    Args:
+        source: The model file.
+        output: Where the pruned model goes.
+        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says.
+        limits: What may be touched; `options.align`, if given, takes the place of its alignment.
+        options: Everything else.
+        observe: Called with a stage's name and the share of it that is done.
+        prepared: What `prepare` gave for the same file and options, if it was called before.
+        receive: Called with the result once it is saved, or refused for not being faster.
+
+    Raises:
+        NoSpeedup: It is not measurably faster: `receive` got the result, but it was not written.
+        OnnxpruneError: See its subclasses; nothing has been written then.
+    """
+    options, limits = options or Options(), limits or Limits()
+    provider_name(options.ep)  # refuse one that is absent before any work
+    if target is None and not limits.layer_ratios:
+        target = Target(ratio=DEFAULT_RATIO)
+    check_output(Path(source), Path(output), options.overwrite)
+    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
+    check_weights(original, dependencies, Path(output), options.overwrite)
+    given = options.align or (limits.align if limits.align > 1 else None)
+    align = given or step_for(options, observe)
+    observe("plan", 0.0)
+    scores, limits = score(dependencies, options.criterion), replace(limits, align=align)
+    replan: Replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
+    if target is not None and target.timed:
+        replan = TimedPlans(original, dependencies, scores, target, limits, options, observe)
+    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan, scores)
+
+
+def apply(
+    source: Path | str,
+    chosen: Plan,
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    observe: Observer = silent,
+    receive: Receiver = ignore,
+) -> Pruned:
+    """Carry out a plan that was made before; arguments as of `prune`.
+
+    Raises:
+        PlanError: It was made for another model, or leaves an axis empty or rows uneven.
+        OnnxpruneError: As `prune`.
+    """
+    options = options or Options()
+    provider_name(options.ep)
+    check_output(Path(source), Path(output), options.overwrite)
+    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
+    check_weights(original, dependencies, Path(output), options.overwrite)
+    scores = ranked_by(dependencies, chosen)
+    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, scores=scores)
+
+
+def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
+    """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
+    try:
+        return score(dependencies, str(chosen.settings.get("criterion")))
+    except OnnxpruneError:  # the report does without; the plan itself is all that counts
+        return None
+
+
+def prepare(
+    source: Path | str, observe: Observer = silent, *, through_norms: bool = False
+) -> tuple[Model, Dependencies]:
+    """Load and trace a file."""
+    observe("load", 0.0)
+    original = load(source)
+    observe("trace", 0.0)
+    return original, trace(normalise(original), through_norms=through_norms)
+
+
+def carry_out(
+    original: Model,
+    dependencies: Dependencies,
+    chosen: Plan,
+    output: Path,
+    options: Options,
+    observe: Observer,
+    receive: Receiver,
+    replan: Replan | None = None,
+    scores: Scores | None = None,
+) -> Pruned:
+    """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
+    if not chosen.removed(dependencies).size:
+        raise nothing_removed(chosen)
+    feeds = sample(original, options)
+    given = list(batches(original, feeds))
+    check_normalised(original, dependencies.model, given, options.threads)
+    found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
+    if options.strict and found.isolated:
+        raise not_all(found.isolated)
+    names = (str(original.path or "model"), str(output))
+    gone = removal(dependencies, found.removed)
+    facts = (found.plan, found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
+    known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
+    if options.time or known:
+        report = report.timed(known or time_pair(original, found.model, feeds, options, observe))
+        observe("judge", 0.0)
+        shaped = replace(original, shapes=dependencies.model.shapes)
+        used = timing_feeds(original, feeds, options), options.threads, options.seed
+        report = judged(report, shaped, found.model, *used, always=options.explain, force=options.force)
+    done = Pruned(found.model, found.plan, report)
+    if (error := refusal(done.report)) is None:
+        observe("save", 0.0)
+        save(found.model, output)
+    receive(done)
+    if error:
+        raise error
+    return done

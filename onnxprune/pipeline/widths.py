@@ -1,0 +1,56 @@
+"""Measure what widths cost. Law: what is found is what `prune` plans with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnxprune.align import width_step
+from onnxprune.importance import score
+from onnxprune.pipeline.inputs import sample, timing_feeds
+from onnxprune.pipeline.options import Observer, Options, silent
+from onnxprune.pipeline.run import prepare
+from onnxprune.plan import Limits
+from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.profile import Profile, profile_of, profiler_of
+from onnxprune.profile import profile as measure_widths
+from onnxprune.profile import save as save_profile
+
+
+def profile(
+    source: Path | str,
+    align: int | None = None,
+    provider: str = "cpu",
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    through_norms: bool = False,
+    cache: bool = True,
+    *,
+    observe: Observer = silent,
+) -> Profile:
+    """Measure what the width of each group costs on this machine, or recall it.
+
+    Args:
+        source: The model file.
+        align: Width step; None finds the one this machine rewards.
+        provider: Execution provider.
+        threads: Threads inside one operator.
+        batch: Samples in one inference.
+        seed: Of the inputs and of the widths that are measured.
+        through_norms: As in `Options`.
+        cache: Whether what is remembered will do.
+        observe: Called with a stage's name and the share of it that is done.
+
+    Raises:
+        UnprunableError: Nothing in the model can be removed.
+    """
+    original, dependencies = prepare(source, observe, through_norms=through_norms)
+    options = Options(seed=seed, batch=batch, threads=threads, align=align)
+    feeds = timing_feeds(original, sample(original, options), options)
+    step = align or width_step(provider=provider, threads=threads).step
+    choosers = choosers_of(dependencies, score(dependencies), Limits(align=step), finer=align is None)
+    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    profiler = profiler_of(dependencies, feeds, step, provider=provider, threads=threads, cache=cache)
+    table = measure_widths(profiler, levels, seed=seed, observe=observe)
+    save_profile(profiler)
+    return profile_of(profiler, table, levels)
