@@ -65,9 +65,10 @@ def bench(
         DataError: The models' inputs differ, or the batch is fixed at another size.
         ProviderError, RuntimeUnavailable: See `runtime.session`; float16 on the CPU; a process that died.
     """
-    setting, protocol = Setting(runtime.provider_name(provider), threads, fp16), adjusted(protocol, processes, budget_s)
+    setting = Setting(runtime.provider_name(provider), threads, fp16)
     inputs = [made_up(before, batch, seed) if feeds is None else feeds, *(made_up(before, n, seed) for n in batches)]
-    found = measured(before, after, inputs, setting, protocol, seed, progress or (lambda share: None))
+    how = adjusted(protocol, processes, budget_s), seed, progress or (lambda share: None)
+    found = measured(before, after, inputs, setting, *how)
     return result(found, setting, [batch_size(given) for given in inputs], seed)
 
 

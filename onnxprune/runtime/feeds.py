@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from onnxprune.errors import DataError, RuntimeUnavailable
+from onnxprune.errors import DataError, ModelError, RuntimeUnavailable
 from onnxprune.runtime.execute import parsed, run
 from onnxprune.runtime.sessions import Array, Source, session
 
@@ -59,6 +59,8 @@ def _fed(model: Source) -> list[onnx.ValueInfoProto]:
     """The graph inputs that are not initializers."""
     proto: Any = model
     if isinstance(model, str | Path):
+        if not Path(model).is_file():
+            raise ModelError("no such file", where=str(model), remedy="check the path")
         proto = onnx.load(model, load_external_data=False)
     elif not isinstance(model, onnx.ModelProto):
         whole = parsed(model)

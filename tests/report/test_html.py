@@ -107,7 +107,7 @@ def test_the_findings_are_in_words(page: Page) -> None:
         "A/A control",
         "95% interval",
         "exact, pruned == masked",
-        "accuracy",
+        "metric",
         "model's output",
     ):
         assert words.lower() in text.lower(), words
