@@ -59,11 +59,10 @@ def prune(
     original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
-    align = given or step_for(options, observe)
+    limits = replace(limits, align=given or step_for(options, observe))
     observe("plan", 0.0)
-    scores, limits = score(dependencies, options.criterion), replace(limits, align=align)
-    asked = (original, dependencies, scores, target, limits, options, observe)
-    replan = planner(*asked, fixed=given is not None)
+    scores = score(dependencies, options.criterion)
+    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=given is not None)
     return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan, scores)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from onnxprune.errors import DataError, ModelError, RuntimeUnavailable
@@ -61,7 +62,10 @@ def _fed(model: Source) -> list[onnx.ValueInfoProto]:
     if isinstance(model, str | Path):
         if not Path(model).is_file():
             raise ModelError("no such file", where=str(model), remedy="check the path")
-        proto = onnx.load(model, load_external_data=False)
+        try:
+            proto = onnx.load(model, load_external_data=False)
+        except DecodeError as error:
+            raise ModelError("is not an ONNX model", where=str(model), remedy="export it again") from error
     elif not isinstance(model, onnx.ModelProto):
         whole = parsed(model)
         proto = whole if isinstance(whole, onnx.ModelProto) else whole.proto
