@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from onnxprune.bench import Comparison
 from onnxprune.report import words
 from onnxprune.report.data import Frozen, GroupReport, Report
+from onnxprune.report.front import Front
 
 ROWS = 100  # a comment on a pull request may have 65,536 characters
 SPECIAL = re.compile(r"([\\`*_{}\[\]<|~#&])")
@@ -78,16 +79,35 @@ def groups(found: Sequence[GroupReport]) -> Iterator[str]:
     if not found:
         return
     yield from (f"<details><summary>{words.plural(len(found), 'group')}</summary>", "")
-    yield row("group", "layers", "channels", "MACs", "note")
-    yield row("---", "---:", "---:", "---:", "---")
+    ranked = any(g.importance for g in found)
+    yield row("group", "layers", "channels", "MACs", *(["importance kept"] if ranked else []), "note")
+    yield row("---", "---:", "---:", "---:", *(["---:"] if ranked else []), "---")
     for g in found[:ROWS]:
         name = code(words.label(g.name, g.nodes))
         channels = f"{g.channels_before} → {g.channels_after}"
         work = f"{words.count(g.macs_before)} → {words.count(g.macs_after)}"
-        yield row(name, str(len(g.sources)), channels, work, escaped(g.note))
+        share = [f"{g.importance.share:.1%}" if g.importance else "-"] if ranked else []
+        yield row(name, str(len(g.sources)), channels, work, *share, escaped(g.note))
     if len(found) > ROWS:
         yield from ("", f"... and {words.plural(len(found) - ROWS, 'more group')} (see the JSON report)")
     yield from ("", "</details>")
+
+
+def front_markdown(front: Front) -> str:
+    """The candidates of a sweep, the fastest last.
+
+    Args:
+        front: What a sweep found.
+    """
+    metric = [escaped(front.metric)] if front.metric else []
+    headers = ["candidate", "speedup", "MACs", "parameters", "size", escaped(front.fidelity), *metric, "on the front"]
+    lines = [f"## Sweep: {code(front.model)}", "", row(*headers), row("---", *["---:"] * (len(headers) - 1))]
+    for p in sorted(front.points, key=lambda p: p.speedup):
+        bounds = f" ({words.interval(p.ci95)})" if p.ci95 else ""
+        figures = f"{p.speedup:.2f}x{bounds}", f"{p.macs:.1%}", f"{p.params:.1%}", words.size(p.bytes)
+        measured = ["-" if p.metric is None else f"{p.metric:.4g}"] if metric else []
+        lines.append(row(escaped(p.label), *figures, f"{p.fidelity:.4g}", *measured, "yes" if p.on_front else "no"))
+    return "\n".join([*lines, "", f"<sub>onnxprune {escaped(front.version)}</sub>"]) + "\n"
 
 
 def kept(frozen: Sequence[Frozen]) -> Iterator[str]:
