@@ -7,9 +7,9 @@ Every architecture, with seeded random weights where it comes without, is planne
 this machine, one thread, batch 1, as `onnxprune prune --speedup S` does it. Then, independent of the search,
 
 - `measured`: the pruned model against the dense one in fresh processes (`onnxprune bench`'s protocol, with 3 of them);
-- `uniform`: `--ratio R` at the fixed alignments 8 and 16, with the R that the table of times gives the same speed; dense,
-  ours and both are timed in one run, interleaved. `kept` is the geometric mean over all layers of the share of the L1
-  norm of the layer's filters that stays;
+- `uniform`: `--ratio R` at the fixed alignments 8 and 16, with the R that the table of times gives the same speed;
+  dense, ours and both are timed in one run, interleaved. `kept` is the geometric mean over all layers of the share of
+  the L1 norm of the layer's filters that stays;
 - `peers` (with --peers, the folder that peers.py writes): each of Torch-Pruning's outputs against our plan that keeps
   as much importance, again in one run.
 
@@ -239,7 +239,8 @@ def line(target: Mapping[str, Any]) -> str:
     """One target in words."""
     measured = target["measured"]
     bounds = "{:.2f} to {:.2f}".format(*measured["ci95"])
-    ours = f"{target['asked']}x: {measured['speedup']:.2f}x ({bounds}), MACs {target['macs']:.2f}x, kept {target['kept']:.3f}"
+    ours = f"{target['asked']}x: {measured['speedup']:.2f}x ({bounds}), MACs {target['macs']:.2f}x"
+    ours += f", kept {target['kept']:.3f}"
     rest = [
         f"{name}: {target['uniform']['speedups'][name]['speedup']:.2f}x kept {fact['kept']:.3f}"
         for name, fact in target["uniform"]["plans"].items()
