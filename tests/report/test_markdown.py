@@ -9,7 +9,7 @@ import pytest
 
 from onnxprune.report.markdown import code, escaped, row, to_markdown
 from tests.graphs import ALL
-from tests.report.runs import NASTY, group, many, odd, run, timed
+from tests.report.runs import NASTY, fully_timed, group, many, odd, run, timed
 
 
 def tables(text: str) -> list[list[str]]:
@@ -75,3 +75,17 @@ def test_code_spans_hold_any_name() -> None:
 def test_text_means_itself() -> None:
     assert escaped("a|b <i> *x* _y_ `z`") == "a\\|b \\<i> \\*x\\* \\_y\\_ \\`z\\`"
     assert "\n" not in escaped("a\nb")
+
+
+def test_what_was_measured_beside_the_latency_is_in_the_table_and_the_findings() -> None:
+    text = to_markdown(replace(odd().report, latency=fully_timed()))
+    for words in (
+        "| 99th percentile |",
+        "| load | 35.17 ms | 23.42 ms |",
+        "| peak memory | 9.138 MB | 3.514 MB |",
+        "**Throughput:** 812.3/s → 1,630/s, batch 16: 2.01x",
+        "**Drift:** 1 process repeated; 1 of 5 drifted",
+        "in 5 fresh processes on core 0, 1",
+    ):
+        assert words in text
+    assert "Drift" not in to_markdown(odd().report) and "Throughput" not in to_markdown(odd().report)
