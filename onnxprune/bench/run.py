@@ -66,8 +66,8 @@ def bench(
     """
     setting = Setting(runtime.provider_name(provider), threads, fp16)
     inputs = [made_up(before, batch, seed) if feeds is None else feeds, *(made_up(before, n, seed) for n in batches)]
-    how = adjusted(protocol, processes, budget_s), seed, progress or (lambda share: None)
-    return result(measured(before, after, inputs, setting, *how), setting, list(map(batch_size, inputs)), seed)
+    protocol = adjusted(protocol, processes, budget_s)
+    return result(measured(before, after, inputs, setting, protocol, seed, progress), setting, inputs, seed)
 
 
 def adjusted(protocol: Protocol, processes: int | None, budget_s: float | None) -> Protocol:
@@ -95,11 +95,12 @@ def measured(
     setting: Setting,
     protocol: Protocol,
     seed: int,
-    progress: Callable[[float], None],
+    progress: Callable[[float], None] | None,
 ) -> Found:
     """Measure in this process, or in fresh ones."""
     if setting.fp16:
         before, after = halves(before, after, setting)
+    progress = progress or (lambda share: None)
     if not protocol.processes:
         one = time_pair(before, after, inputs, setting, protocol, seed=seed, progress=progress)
         return Found([one], fresh=False)
@@ -119,9 +120,9 @@ def measured(
         return Found(runs, repeated, prints)
 
 
-def result(found: Found, setting: Setting, sizes: Sequence[int], seed: int) -> Comparison:
+def result(found: Found, setting: Setting, inputs: Sequence[Feeds], seed: int) -> Comparison:
     """The comparison of what was measured."""
-    one = found.runs[0]
+    one, sizes = found.runs[0], [batch_size(feeds) for feeds in inputs]
     main = [run.samples[0] for run in found.runs]
     rates = [
         throughput([run.samples[n] for run in found.runs], size, seed=seed) for n, size in enumerate(sizes[1:], start=1)

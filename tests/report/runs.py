@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.bench import Comparison, Samples, compare
+from onnxprune.bench import Comparison, Samples, Throughput, compare
 from onnxprune.importance import score
 from onnxprune.labels import Ids
 from onnxprune.model import Model
@@ -63,6 +63,24 @@ def timed(ratio: float = 1.5, *, control: float = 1.0, noise: float = 0.01) -> C
     before, same, after = (tuple((2 / r * np.exp(rng.normal(0, noise, 50))).tolist()) for r in (1, control, ratio))
     samples = Samples({"before": before, "control": same, "after": after}, 4)
     return compare(samples, provider="CPUExecutionProvider", threads=2, environment={"cpu": "A processor"})
+
+
+def fully_timed() -> Comparison:
+    """A timing in fresh processes, with all that can be measured beside it, of which one process drifted."""
+    rate = Throughput(16, 812.34, (800.0, 820.0), 1630.2, (1600.0, 1650.0), 2.01, (1.98, 2.04))
+    return replace(
+        timed(),
+        processes=5,
+        cores=(0, 1),
+        drift=(0.1, -0.7, 0.0, 0.2, 0.3),
+        repeated=(-0.6,),
+        throughput=(rate,),
+        before_load_ms=35.17,
+        after_load_ms=23.42,
+        before_peak_bytes=9_138_000,
+        after_peak_bytes=3_514_000,
+        fp16=True,
+    )
 
 
 def oddities() -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import pytest
 from onnxprune.report.markdown import code, escaped, row, to_markdown
 from tests.graphs import ALL
 from tests.report.pages import hostile
-from tests.report.runs import NASTY, group, many, odd, run, timed
+from tests.report.runs import NASTY, fully_timed, group, many, odd, run, timed
 
 
 def tables(text: str) -> list[list[str]]:
@@ -82,3 +82,17 @@ def test_importance_has_a_column_where_it_is_known() -> None:
     with_scores, without = (tables(to_markdown(report))[1] for report in (hostile(), odd().report))
     assert "importance kept" in with_scores[0] and "importance" not in without[0]
     assert {cells(line) for line in with_scores} == {6} and re.search(r"\| \d+\.\d% \|", with_scores[2])
+
+
+def test_what_was_measured_beside_the_latency_is_in_the_table_and_the_findings() -> None:
+    text = to_markdown(replace(odd().report, latency=fully_timed()))
+    for words in (
+        "| 99th percentile |",
+        "| load | 35.17 ms | 23.42 ms |",
+        "| peak memory | 9.138 MB | 3.514 MB |",
+        "**Throughput:** 812.3/s → 1,630/s, batch 16: 2.01x",
+        "**Drift:** 1 process repeated; 1 of 5 drifted",
+        "in 5 fresh processes on core 0, 1",
+    ):
+        assert words in text
+    assert "Drift" not in to_markdown(odd().report) and "Throughput" not in to_markdown(odd().report)

@@ -15,7 +15,7 @@ from onnxprune.errors import ModelError
 from onnxprune.report import terminal
 from onnxprune.rules import RULES
 from tests.graphs import ALL, traced
-from tests.report.runs import NASTY, equal, group, many, odd, run, timed
+from tests.report.runs import NASTY, equal, fully_timed, group, many, odd, run, timed
 
 
 def shown(view: RenderableType, width: int = 100, encoding: str = "utf-8") -> str:
@@ -31,6 +31,7 @@ VIEWS: dict[str, Callable[[], RenderableType]] = {
     "report": lambda: terminal.report_view(odd().report),
     "long": lambda: terminal.report_view(many(odd().report, 60)),
     "bench": lambda: terminal.comparison_view(timed()),
+    "bench in processes": lambda: terminal.comparison_view(fully_timed()),
     "inspect": lambda: terminal.inspect_view(odd().dependencies),
     "why": lambda: terminal.why_view(odd().dependencies, "held"),
     "why node": lambda: terminal.why_view(odd().dependencies, "nasty"),
@@ -73,6 +74,22 @@ def test_the_summary_says_what_was_verified_and_timed() -> None:
     assert "FAILED" in shown(terminal.report_view(replace(report, verified=equal(ok=False))))
     accurate = replace(report, accuracy={"before": 0.99, "after": 0.985})
     assert "99.00% → 98.50%  -0.50 points" in shown(terminal.report_view(accurate))
+
+
+MEASURED = {
+    "99th percentile": "99th percentile",
+    "throughput": "812.3/s → 1,630/s batch 16: 2.01x, 95% interval 1.98 to 2.04",
+    "load": "35.17 ms → 23.42 ms",
+    "peak memory": "9.138 MB → 3.514 MB",
+    "drift": "1 process repeated; 1 of 5 drifted while timed (rank correlation -0.70)",
+    "measured on": "float16, 2 threads, batch 1, 50 rounds of 4 in 5 fresh processes on core 0, 1",
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_what_was_measured_beside_the_latency_is_shown_and_what_was_not_is_not(name: str) -> None:
+    full, bare = (" ".join(shown(terminal.comparison_view(c()), 140).split()) for c in (fully_timed, timed))
+    assert MEASURED[name] in full and (MEASURED[name] in bare) == (name == "99th percentile")
 
 
 def test_no_difference_is_said() -> None:
