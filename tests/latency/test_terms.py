@@ -67,8 +67,8 @@ def removals(dependencies: Dependencies, count: int = 3) -> list[np.ndarray]:
         for align in (1, 4):
             choosers = choosers_of(dependencies, score(dependencies), Limits(rows=rows, align=align), finer=True)
             levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
-            for _ in range(count):
-                found.append(removed_by(dependencies, levels, [int(rng.integers(len(o))) for o in levels]))
+            picks = [[int(rng.integers(len(options))) for options in levels] for _ in range(count)]
+            found += [removed_by(dependencies, levels, pick) for pick in picks]
     return found
 
 
