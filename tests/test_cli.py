@@ -42,6 +42,7 @@ DEFAULTS = {
     "apply": ["default: 0", "default: 1", "random"],
     "inspect": [],
     "bench": ["default: cpu", "default: 1"],
+    "profile": ["default: cpu", "default: auto", "default: 1"],
     "ops": [],
     "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
     "demo": ["default: onnxprune-demo"],

@@ -55,18 +55,18 @@ def bench(
         threads: Inside one operator; fresh processes are pinned to as many cores.
         seed: Of the inputs, the order of the runners and the bootstrap.
         protocol: How long and how often: `QUICK`, in this process, or `FULL`, in fresh ones.
-        processes: Fresh processes, in place of the protocol's; 0 is this process.
+        processes: In place of the protocol's; 0 is this process.
         budget_s: Seconds of samples in each process, after the warm-up, in place of the protocol's.
         batches: Sizes of an open batch axis at which to measure throughput too, on random inputs.
         fp16: Convert both models to float16 first, inputs and outputs excepted; on accelerators.
         progress: Called with the share done, 0 to 1.
 
     Raises:
-        DataError: The models' inputs differ, or the batch is fixed at another size.
-        ProviderError, RuntimeUnavailable: See `runtime.session`; float16 on the CPU; a process that died.
+        OnnxpruneError: Inputs that differ, a batch of another size, float16 on the CPU, a process that died.
     """
-    setting, protocol = Setting(runtime.provider_name(provider), threads, fp16), adjusted(protocol, processes, budget_s)
+    setting = Setting(runtime.provider_name(provider), threads, fp16)
     inputs = [made_up(before, batch, seed) if feeds is None else feeds, *(made_up(before, n, seed) for n in batches)]
+    protocol = adjusted(protocol, processes, budget_s)
     return result(measured(before, after, inputs, setting, protocol, seed, progress), setting, inputs, seed)
 
 

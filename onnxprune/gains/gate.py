@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from onnxprune.bench import Comparison
 from onnxprune.errors import NoSpeedup
-from onnxprune.gains.profiles import Gains
-
-FIRST = 2  # reasons that the error names
+from onnxprune.gains.profiles import Gains, Layer
 
 
 def is_faster(comparison: Comparison) -> bool:
@@ -26,11 +27,17 @@ def no_speedup(comparison: Comparison, gains: Gains | None) -> NoSpeedup:
     verdict = "slower" if comparison.verdict == "slower" else "not measurably faster"
     noise = "" if comparison.control_ok else ", on a machine too busy to tell"
     layers = gains.failed if gains else ()
-    first = [f"'{layer.pair.node}': {layer.reasons[0].text}" for layer in layers[:FIRST]]
-    more = [f"and {len(layers) - FIRST} more layers"] if len(layers) > FIRST else []
     advice = next((r.remedy for layer in layers for r in layer.reasons if "--align" in r.remedy), "remove more")
     return NoSpeedup(
         f"the pruned model is {verdict} ({figures}{noise}) and was not written",
-        where=", ".join([*first, *more]) or "no layer stands out",
+        where=summed_up(layers) if layers else "no layer stands out",
         remedy=f"{advice}, or write it all the same with --force",
     )
+
+
+def summed_up(layers: Sequence[Layer]) -> str:
+    """How many layers failed to gain and by which cause, and the costliest one in full."""
+    kinds = Counter(layer.reasons[0].kind for layer in layers)
+    counted = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    first = f"'{layers[0].pair.node}': {layers[0].reasons[0].text}"
+    return f"layers that failed to gain: {counted}, first {first}"

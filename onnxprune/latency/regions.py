@@ -47,6 +47,8 @@ def regions_of(graph: onnx.GraphProto, kernels: Sequence[Kernel]) -> Regions:
     """The regions of a dense graph, from the kernels that it ran as."""
     maker = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     anchors = sorted({maker[k.origin] for k in kernels if k.origin in maker})
+    if not anchors:  # the runtime folded the whole graph away, or names nothing that we know
+        return whole_region(graph)
     owner = dict(zip(anchors, range(len(anchors)), strict=True))
     claim_sums(graph, kernels, owner, maker)
     for region, anchor in enumerate(anchors):

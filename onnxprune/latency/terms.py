@@ -80,9 +80,11 @@ class Terms:
             Shape (products, ...).
         """
         rest = (1,) * (widths.ndim - 1)
-        multiple = self.multiple.reshape(*self.multiple.shape, *rest)
-        each = -(-widths[self.widths] // multiple) * multiple
         divisor = np.maximum(widths[self.divisor], 1.0)
+        multiple = self.multiple.reshape(*self.multiple.shape, *rest)
+        # Every group of a convolution is rounded up for itself: rounding their sum, fewer groups would be more work.
+        multiple = np.where(multiple > 1, multiple * divisor[:, None], 1.0)
+        each = np.ceil(widths[self.widths] / multiple - 1e-9) * multiple
         return np.asarray(self.factor.reshape(-1, *rest) * each.prod(axis=1) / divisor)
 
     def features(self, widths: Floats) -> Floats:

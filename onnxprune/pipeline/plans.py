@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison
 from onnxprune.errors import PlanError
 from onnxprune.fit import Fitted, meet
 from onnxprune.importance import Scores
+from onnxprune.isolate import Replan
 from onnxprune.model import Model
 from onnxprune.pipeline.inputs import sample, timing_feeds
 from onnxprune.pipeline.options import Observer, Options
@@ -23,6 +25,23 @@ def step_for(options: Options, observe: Observer) -> int:
         return options.step
     observe("find the width step", 0.0)
     return width_step(provider=options.ep, threads=options.threads).step
+
+
+def planner(
+    original: Model,
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target | None,
+    limits: Limits,
+    options: Options,
+    observe: Observer,
+    *,
+    fixed: bool,
+) -> Replan:
+    """What makes the plan for a target, given the sources (`tensor:axis`) whose groups stay whole."""
+    if target is not None and target.timed:
+        return TimedPlans(original, dependencies, scores, target, limits, options, observe)
+    return partial(plan_beside, dependencies, scores, target, limits, fixed)
 
 
 def plan_beside(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from onnxprune.data import batches
@@ -16,7 +15,7 @@ from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
-from onnxprune.pipeline.plans import TimedPlans, nothing_removed, plan_beside, step_for
+from onnxprune.pipeline.plans import TimedPlans, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import make_report
 from onnxprune.rewrite import removal
@@ -60,12 +59,10 @@ def prune(
     original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
     given = options.align or (limits.align if limits.align > 1 else None)
-    align = given or step_for(options, observe)
+    limits = replace(limits, align=given or step_for(options, observe))
     observe("plan", 0.0)
-    scores, limits = score(dependencies, options.criterion), replace(limits, align=align)
-    replan: Replan = partial(plan_beside, dependencies, scores, target, limits, given is not None)
-    if target is not None and target.timed:
-        replan = TimedPlans(original, dependencies, scores, target, limits, options, observe)
+    scores = score(dependencies, options.criterion)
+    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=given is not None)
     return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan, scores)
 
 

@@ -34,6 +34,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LEVELS = 16  # widths tried of one group
+SLACK = 1e-9  # of a time: sums are rounded
 TINY = 1e-6  # ms: less is no difference
 NARROW = 3  # groups of fewer steps than this may also stop at half a step
 SWEEPS = 20
@@ -76,11 +77,14 @@ class Choices:
 def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
     """Choosers at the alignment of the limits, and at half of it if narrow groups may stop there, too.
 
+    Layers compete for the time whatever the scope, so every group is offered widths by its own ranking.
+
     Raises:
         UnprunableError: Nothing in the model can be removed.
     """
     steps = [limits.align] + ([limits.align // 2] if finer and limits.align > 1 else [])
-    return [chooser_of(dependencies, scores, replace(limits, align=step)) for step in steps]
+    own = replace(limits, scope="local", max_ratio=limits.ceiling)
+    return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
 
 
 def levels_of(choosers: Sequence[Chooser], g: int) -> list[Level]:
@@ -92,13 +96,20 @@ def levels_of(choosers: Sequence[Chooser], g: int) -> list[Level]:
         steps = group.units.size / chooser.limits.align
         if chooser is not choosers[0] and steps >= NARROW * choosers[0].limits.align / chooser.limits.align:
             continue
-        count = int(min(LEVELS, max(steps, 1)))
-        for share in np.arange(count + 1) / count:
-            removed, note = chooser.group(g, float(share))
+        for share in shares(group.units.size, chooser.limits.align):
+            removed, note = chooser.group(g, share)
             kept = 1.0 - float(values[removed].sum() / values.sum())
             if removed.size < group.units.size and kept > 0:
                 found.setdefault(np.sort(removed).tobytes(), Level(np.sort(removed), kept, note))
     return sorted(found.values(), key=lambda level: level.removed.size)
+
+
+def shares(size: int, align: int) -> list[float]:
+    """Shares of a group to try: none, and what leaves each multiple of the alignment, or as many spread over them."""
+    kept = np.arange(0, size, align)[::-1]
+    if kept.size > LEVELS:
+        kept = kept[np.unique(np.round(np.linspace(0, kept.size - 1, LEVELS)).astype(np.int64))]
+    return [0.0, *(1.0 - kept / size).tolist()]
 
 
 def changes(dependencies: Dependencies, price: Price, levels: Sequence[Sequence[Level]]) -> list[Floats]:
@@ -278,7 +289,7 @@ def fastest(price: Price, choices: Choices) -> Search:
 
 def within(price: Price, choices: Choices, limit: float) -> Search | None:
     """The choice that keeps most importance in at most `limit` milliseconds; None when none is that fast."""
-    down = fastest(price, choices)
+    down, limit = fastest(price, choices), limit * (1 + SLACK)
     if down.total > limit:
         return None
     best, up = down.copy(), Search.of(price, choices)

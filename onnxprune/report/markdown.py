@@ -86,13 +86,15 @@ def groups(found: Sequence[GroupReport]) -> Iterator[str]:
     if not found:
         return
     yield from (f"<details><summary>{words.plural(len(found), 'group')}</summary>", "")
-    yield row("group", "layers", "channels", "MACs", "note")
-    yield row("---", "---:", "---:", "---:", "---")
+    ranked = any(g.importance for g in found)
+    yield row("group", "layers", "channels", "MACs", *(["importance kept"] if ranked else []), "note")
+    yield row("---", "---:", "---:", "---:", *(["---:"] if ranked else []), "---")
     for g in found[:ROWS]:
         name = code(words.label(g.name, g.nodes))
         channels = f"{g.channels_before} → {g.channels_after}"
         work = f"{words.count(g.macs_before)} → {words.count(g.macs_after)}"
-        yield row(name, str(len(g.sources)), channels, work, escaped(g.note))
+        share = [f"{g.importance.share:.1%}" if g.importance else "-"] if ranked else []
+        yield row(name, str(len(g.sources)), channels, work, *share, escaped(g.note))
     if len(found) > ROWS:
         yield from ("", f"... and {words.plural(len(found) - ROWS, 'more group')} (see the JSON report)")
     yield from ("", "</details>")

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 from onnxprune.errors import DataError, ModelError, RuntimeUnavailable
 from onnxprune.runtime.execute import parsed, run
-from onnxprune.runtime.sessions import Array, Source, brief, refuse_missing, session
+from onnxprune.runtime.sessions import Array, Source, session
 
 LARGEST = 2**28  # elements of an input
 # Tried in turn for sizes a model leaves open: (height and width, length of a sequence).
@@ -59,22 +60,17 @@ def _fed(model: Source) -> list[onnx.ValueInfoProto]:
     """The graph inputs that are not initializers."""
     proto: Any = model
     if isinstance(model, str | Path):
-        proto = _read(model)
+        if not Path(model).is_file():
+            raise ModelError("no such file", where=str(model), remedy="check the path")
+        try:
+            proto = onnx.load(model, load_external_data=False)
+        except DecodeError as error:
+            raise ModelError("is not an ONNX model", where=str(model), remedy="export it again") from error
     elif not isinstance(model, onnx.ModelProto):
         whole = parsed(model)
         proto = whole if isinstance(whole, onnx.ModelProto) else whole.proto
     held = {t.name for t in proto.graph.initializer} | {t.values.name for t in proto.graph.sparse_initializer}
     return [i for i in proto.graph.input if i.name not in held]
-
-
-def _read(path: str | Path) -> onnx.ModelProto:
-    """The graph in a file, or a ModelError: the file's inputs are looked at before onnxruntime sees it."""
-    refuse_missing(path)
-    try:
-        return onnx.load(path, load_external_data=False)
-    except Exception as error:
-        what = f"is not an ONNX model ({brief(error)})"
-        raise ModelError(what, where=str(path), remedy="export it again") from error
 
 
 def _shapes(

@@ -20,12 +20,11 @@ from typing import Any
 import onnx
 
 from onnxprune.errors import ProviderError
-from onnxprune.graph import captured
+from onnxprune.graph import captured, every_graph, own_names
 from onnxprune.runtime import sessions
 from onnxprune.runtime.execute import parsed
 from onnxprune.runtime.sessions import Feeds, Source
 
-MARK = re.compile(r"@(\d+)@")
 SUFFIX = "_kernel_time"
 
 
@@ -57,6 +56,32 @@ class Kernel:
         return float(statistics.quantiles(self.ms, n=4)[0]) if len(self.ms) > 1 else self.ms[0]
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What the tensors of a model are called while it is profiled.
+
+    Attributes:
+        names: Original tensor names, by number.
+        sign: What stands before and after the number of a mark; with it, no name of the model looks like one.
+    """
+
+    names: tuple[str, ...]
+    sign: str = "@"
+
+    def of(self, number: int) -> str:
+        """The mark of a tensor."""
+        return f"{self.sign}{number}{self.sign}"
+
+    def find(self, text: str) -> str:
+        """The tensor whose mark is in a name that onnxruntime made; '' where none is."""
+        found = re.search(self.of(0).replace("0", r"(\d+)"), text)
+        return self.names[int(found[1])] if found else ""
+
+    def restored(self, text: str) -> str:
+        """A name that onnxruntime made, in the model's own names."""
+        return re.sub(self.of(0).replace("0", r"(\d+)"), lambda m: self.names[int(m[1])], text)
+
+
 class Profiled:
     """A session that notes the time of every kernel; used as a context manager, it leaves no file behind."""
 
@@ -75,7 +100,7 @@ class Profiled:
         self._folder = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
         folder = Path(self._folder.name)
         graph, arrays = sessions.detach(parsed(model))
-        self._names = mark(graph.graph, set(arrays))
+        self._marks = mark(graph.graph)
         options = sessions.session_options(threads=threads)
         options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
         options.optimized_model_filepath = str(folder / "optimised.onnx")
@@ -107,19 +132,24 @@ class Profiled:
         with sessions.refusals("cannot be profiled", ""):
             written: Any = self._session
             events = json.loads(Path(written.end_profiling()).read_text(encoding="utf-8", errors="replace"))
-        found = collect(events, self._graph, self._names)
+        found = collect(events, self._graph, self._marks)
         return [replace(k, ms=k.ms[skip:] or k.ms) for k in found]
 
 
-def mark(graph: onnx.GraphProto, arrays: set[str]) -> list[str]:
-    """Rename what the nodes of the main graph compute to '@i@', in place; the original names, by i.
+def mark(graph: onnx.GraphProto) -> Marks:
+    """Rename what the nodes of the main graph compute to '@i@', in place.
 
     Outputs of the graph keep their names, and so do tensors that bodies of control flow read. Nodes are named after
     their first output.
     """
     held = {o.name for o in graph.output}.union(*(captured(node) for node in graph.node))
-    names = [name for node in graph.node for name in node.output if name]
-    marks = {name: f"@{i}@" for i, name in enumerate(names)}
+    names = tuple(name for node in graph.node for name in node.output if name)
+    every = "\n".join([*(n for inner in every_graph(graph) for n in own_names(inner)), *nodes_of_bodies(graph)])
+    sign = "@"
+    while re.search(rf"{sign}\d+{sign}", every):
+        sign += "@"
+    found = Marks(names, sign)
+    marks = {name: found.of(i) for i, name in enumerate(names)}
     renamed = {name: new for name, new in marks.items() if name not in held}
     for node in graph.node:
         node.name = next((marks[o] for o in node.output if o), "")
@@ -127,21 +157,26 @@ def mark(graph: onnx.GraphProto, arrays: set[str]) -> list[str]:
         node.output[:] = [renamed.get(name, name) for name in node.output]
     for info in graph.value_info:
         info.name = renamed.get(info.name, info.name)
-    return names
+    return found
 
 
-def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, names: Sequence[str]) -> list[Kernel]:
+def nodes_of_bodies(graph: onnx.GraphProto) -> list[str]:
+    """Names of the nodes that keep theirs."""
+    return [node.name for inner in every_graph(graph) if inner is not graph for node in inner.node]
+
+
+def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, marks: Marks) -> list[Kernel]:
     """Kernels from onnxruntime's events and its optimised graph.
 
     Args:
         events: The profile.
         graph: The graph that ran.
-        names: Original tensor names by mark.
+        marks: What its tensors were called before.
 
     Raises:
         ProviderError: The profile has no kernels.
     """
-    origins = origins_of(graph, names)
+    origins = origins_of(graph, marks)
     kinds = {node.name: f"{node.domain}.{node.op_type}".removeprefix("ai.onnx").lstrip(".") for node in graph.node}
     found: dict[str, list[Mapping[str, Any]]] = {}
     for event in events:
@@ -152,14 +187,14 @@ def collect(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, names: 
             found.setdefault(node, []).append(event)
     if not found:
         raise ProviderError("onnxruntime's profile lists no kernels", remedy="profile with the provider 'cpu'")
-    return [kernel(name, kinds[name], of_node, origins[name], names) for name, of_node in found.items()]
+    return [kernel(name, kinds[name], of_node, origins[name], marks) for name, of_node in found.items()]
 
 
-def kernel(name: str, op: str, events: Sequence[Mapping[str, Any]], origin: str, names: Sequence[str]) -> Kernel:
+def kernel(name: str, op: str, events: Sequence[Mapping[str, Any]], origin: str, marks: Marks) -> Kernel:
     """One kernel from its events, which name its operator without the domain."""
     facts = events[0]["args"]
     return Kernel(
-        name=MARK.sub(lambda m: names[int(m[1])], name),
+        name=marks.restored(name),
         op=op,
         origin=origin,
         ms=tuple(float(e["dur"]) / 1e3 for e in events),
@@ -174,15 +209,14 @@ def shapes(described: Sequence[Mapping[str, Sequence[int]]]) -> tuple[tuple[int,
     return tuple(tuple(int(d) for d in shape) for entry in described for shape in entry.values())
 
 
-def origins_of(graph: onnx.GraphProto, names: Sequence[str]) -> dict[str, str]:
+def origins_of(graph: onnx.GraphProto, marks: Marks) -> dict[str, str]:
     """Node of the optimised graph -> the tensor of the model it was made for."""
-    known = set(names)
+    known = set(marks.names)
     made: dict[str, str] = {}
     origins: dict[str, str] = {}
     for node in graph.node:
         texts = [*node.output, node.name]
-        marks = [MARK.search(text) for text in texts]
-        own = next((names[int(m[1])] for m in marks if m), "") or next((t for t in texts if t in known), "")
+        own = next(filter(None, map(marks.find, texts)), "") or next((t for t in texts if t in known), "")
         before = next((made[name] for name in node.input if name in made), "")
         origins[node.name] = own or before
         made.update(dict.fromkeys(node.output, own or before))

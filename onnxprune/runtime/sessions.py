@@ -206,7 +206,8 @@ def _content(model: Source, options: Any, folder: Path) -> tuple[str | bytes, li
     onnxruntime copies the arrays it is handed, but maps the weights of a file: large models go through one in `folder`.
     """
     if isinstance(model, str | Path):
-        refuse_missing(model)
+        if not Path(model).is_file():
+            raise ModelError("no such file", where=str(model), remedy="check the path")
         return str(model), []
     if isinstance(model, bytes):
         return model, []
@@ -218,12 +219,6 @@ def _content(model: Source, options: Any, folder: Path) -> tuple[str | bytes, li
     values = [ort_value(array) for array in arrays.values()]
     options.add_external_initializers(list(arrays), values)
     return graph.SerializeToString(), values
-
-
-def refuse_missing(path: str | Path) -> None:
-    """Raise ModelError unless there is such a file."""
-    if not Path(path).is_file():
-        raise ModelError("no such file", where=str(path), remedy="check the path")
 
 
 def _write(graph: onnx.ModelProto, arrays: Mapping[str, Array], folder: Path) -> Path:

@@ -9,6 +9,7 @@ import pytest
 
 from onnxprune.report.markdown import code, escaped, row, to_markdown
 from tests.graphs import ALL
+from tests.report.pages import hostile
 from tests.report.runs import NASTY, fully_timed, group, many, odd, run, timed
 
 
@@ -75,6 +76,12 @@ def test_code_spans_hold_any_name() -> None:
 def test_text_means_itself() -> None:
     assert escaped("a|b <i> *x* _y_ `z`") == "a\\|b \\<i> \\*x\\* \\_y\\_ \\`z\\`"
     assert "\n" not in escaped("a\nb")
+
+
+def test_importance_has_a_column_where_it_is_known() -> None:
+    with_scores, without = (tables(to_markdown(report))[1] for report in (hostile(), odd().report))
+    assert "importance kept" in with_scores[0] and "importance" not in without[0]
+    assert {cells(line) for line in with_scores} == {6} and re.search(r"\| \d+\.\d% \|", with_scores[2])
 
 
 def test_what_was_measured_beside_the_latency_is_in_the_table_and_the_findings() -> None:

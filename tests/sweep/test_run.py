@@ -184,7 +184,7 @@ def test_a_candidate_that_fails_is_a_row(model: Path, calls: Counter[str]) -> No
 def test_an_unforeseen_error_is_a_row_that_is_tried_again(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewrite = work.pipeline.run.make_report
     monkeypatch.setattr(
-        pipeline, "make_report", lambda *a, **k: 1 / 0 if "0.2" in str(k["names"]) else rewrite(*a, **k)
+        pipeline.run, "make_report", lambda *a, **k: 1 / 0 if "0.2" in str(k["names"]) else rewrite(*a, **k)
     )
     assert "internal error, ZeroDivisionError" in run(model).front.points[1].note
     monkeypatch.undo()

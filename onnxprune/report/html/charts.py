@@ -61,7 +61,7 @@ def bars(groups: Sequence[GroupReport]) -> Json:
     texts = [describe(g) for g in groups]
     was = {"x": [g.channels_before for g in groups], "name": "removed", "marker": {"color": "--gone"}, "meta": "mute"}
     now = {"x": [g.channels_after for g in groups], "name": "stays", "marker": {"color": "--kept"}}
-    names = [label(called(g), NAME) for g in groups]
+    names = [label(words.ending(words.printable(called(g)), NAME)) for g in groups]
     ticks = {"tickvals": at, "ticktext": names, "range": [len(groups) - 0.4, -0.6], "showgrid": False, "ticklen": 4}
     height = 110 + 22 * len(groups)
     above = legend(traceorder="reversed", y=1 + 52 / (height - 110))  # above the axis, which stays in view on top

@@ -17,7 +17,7 @@ from onnxprune.report.html.markup import Table
 Json = dict[str, Any]
 
 FONT = {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 13, "color": "--text"}
-NAME = 34  # characters of a name beside an axis
+NAME = 38  # characters of a name beside an axis
 
 
 @dataclass(frozen=True)
