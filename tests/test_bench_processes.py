@@ -185,24 +185,39 @@ def test_an_interrupt_ends_the_worker(tmp_path: Path) -> None:
     assert gone(int((tmp_path / "pid").read_text()))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_parent_ends_the_worker_and_leaves_nothing(end: signal.Signals, tmp_path: Path) -> None:
     onnx.save(net(), tmp_path / "m.onnx")
     (tmp_path / "scratch").mkdir()
     command = [sys.executable, "-m", "onnxprune", "bench", "m.onnx", "m.onnx", "--processes", "2"]
     kept = environment() | {"TMPDIR": str(tmp_path / "scratch")}
-    parent = subprocess.Popen(command, cwd=tmp_path, env=kept, stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        command, cwd=tmp_path, env=kept, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        until(lambda: bool(list((tmp_path / "scratch").glob("onnxprune-*/time-*/errors.txt"))))
-        time.sleep(0.5)
-        parent.send_signal(end)
+        until(lambda: ready(parent.pid))
+        if end == signal.SIGKILL:
+            parent.kill()
+        else:  # as a terminal and `timeout` do: to the worker, too
+            os.killpg(parent.pid, end)
         _, err = parent.communicate(timeout=30)
     finally:
         parent.kill()
-    assert parent.returncode == (130 if end == signal.SIGINT else -9)
+    assert parent.returncode == (130 if end == signal.SIGINT else -end)
     assert "Traceback" not in err
     until(lambda: not list((tmp_path / "scratch").glob("onnxprune-*")))
+
+
+def ready(parent: int) -> bool:
+    """Whether a process has a child that ignores SIGTERM."""
+    try:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        states = [Path(f"/proc/{child}/status").read_text() for child in children]
+    except OSError:
+        return False
+    ignored = [int(line.split()[1], 16) for text in states for line in text.splitlines() if line.startswith("SigIgn:")]
+    return any(mask >> (signal.SIGTERM - 1) & 1 for mask in ignored)
 
 
 def until(true: Any) -> None:
@@ -238,6 +253,17 @@ def test_feeds_come_back_bit_for_bit(tmp_path: Path) -> None:
     for name, array in feeds.items():
         assert found[name].dtype == array.dtype and found[name].shape == array.shape
         assert found[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_file_that_is_no_model_is_one_line(position: int, tmp_path: Path) -> None:
+    onnx.save(net(), tmp_path / "m.onnx")
+    (tmp_path / "bad.onnx").write_text("# not a model")
+    models = [tmp_path / "m.onnx", tmp_path / "m.onnx"]
+    models[position] = tmp_path / "bad.onnx"
+    with pytest.raises(errors.OnnxpruneError, match=r"bad\.onnx") as caught:
+        b.bench(*models, protocol=TINY)
+    assert isinstance(caught.value, errors.ModelError | RuntimeUnavailable)
 
 
 @pytest.mark.parametrize("kind", [DataError, ProviderError, RuntimeUnavailable])

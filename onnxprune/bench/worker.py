@@ -29,7 +29,9 @@ STEP = 0.02  # share of the work between two lines of progress: each wakes the p
 
 def main(folder: Path) -> None:
     """Do the job in a folder."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, too, and it ends us
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # sent to the whole group, they end the parent, whose end is ours
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     threading.Thread(target=leave_with_parent, args=(Path(job["scratch"]),), daemon=True).start()
     cores = pin(job["setting"]["threads"])
