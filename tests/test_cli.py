@@ -25,8 +25,8 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
-    "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --html R.html --no-bench "
-    "--through-norms --overwrite --strict --json",
+    "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json "
+    "--html R.html --no-bench --through-norms --overwrite --strict --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --html R.html --strict",
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --json",
