@@ -17,7 +17,7 @@ from onnxprune.report.html.figures import Chart, Json, hover, label, layout, leg
 from onnxprune.report.html.markup import Row, Table, code
 
 NODES, EDGES = 500, 3000  # drawn; SVG stays quick up to there
-LABELLED = 28  # nodes up to which each bears its name
+LABELLED = 12  # nodes up to which each bears its name without lying over another
 SCALE = [[0, "--kept"], [0.5, "--half"], [1, "--removed"]]
 
 Position = tuple[float, float]
