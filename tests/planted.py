@@ -61,7 +61,7 @@ class Machine:
         true = self.constant + sum(self.layers(model).values())
         return true * math.exp(self.noise * float(self.rng.normal()))
 
-    def kernels(self, _: object, model: Model) -> list[Kernel]:
+    def kernels(self, model: Model) -> list[Kernel]:
         """What a profiler would say."""
         self.log.append("kernels")
         parts = [("", self.constant), *self.layers(model).items()]
@@ -86,7 +86,7 @@ class Machine:
         whole = {name: [d for d in shape[2:] if isinstance(d, int)] for name, shape in shapes.items()}
         self.sizes = {name: math.prod(dims) for name, dims in whole.items()}
         monkeypatch.setattr(measure.Profiler, "runner", lambda _, model: lambda: self.time(model))
-        monkeypatch.setattr(measure.Profiler, "kernels", self.kernels)
+        monkeypatch.setattr(measure.Profiler, "kernels", lambda _, model: self.kernels(model))
         monkeypatch.setattr(measure, "alternate", self.alternate)
         monkeypatch.setattr(fitting, "bench", self.bench)
         return self

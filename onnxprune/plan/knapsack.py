@@ -7,13 +7,14 @@ would let one slow layer lose nearly everything; in a product, what is left of a
 The time is a function of all widths together (`latency.Price`): a convolution costs the product of what comes in and
 what goes out, so the groups' costs are not a sum, as in a plain knapsack (HALP, Shen et al. 2022, arXiv 2110.10811,
 equation 5). The time is weighed against importance with a Lagrange multiplier; for each multiplier the groups choose in
-turn, given the others, until none changes; bisection finds the multiplier that meets the time. What time is then left
-is spent on the groups that gain most importance per millisecond.
+turn, given the others, until none changes; bisection finds the multiplier that meets the time. Widths are few, so the
+plans that this finds on either side jump over the time: each is trimmed to it where it loses least importance per
+millisecond, what time is left is spent where it gains most, and the best of them is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,8 @@ LEVELS = 16  # widths tried of one group
 NARROW = 3  # groups of fewer steps than this may also stop at half a step
 SWEEPS = 20
 BISECTIONS = 30
+REPAIRED = 4  # plans of the bisection, the nearest to the time, that are trimmed and spent
+SLACK = 1e-9  # of the time: sums are rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +74,14 @@ class Choices:
 def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
     """Choosers at the alignment of the limits, and at half of it if narrow groups may stop there, too.
 
+    Layers compete for the time whatever the scope, so every group is offered widths by its own ranking.
+
     Raises:
         UnprunableError: Nothing in the model can be removed.
     """
     steps = [limits.align] + ([limits.align // 2] if finer and limits.align > 1 else [])
-    return [chooser_of(dependencies, scores, replace(limits, align=step)) for step in steps]
+    own = replace(limits, scope="local", max_ratio=limits.ceiling)
+    return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
 
 
 def levels_of(choosers: Sequence[Chooser], g: int) -> list[Level]:
@@ -87,13 +93,20 @@ def levels_of(choosers: Sequence[Chooser], g: int) -> list[Level]:
         steps = group.units.size / chooser.limits.align
         if chooser is not choosers[0] and steps >= NARROW * choosers[0].limits.align / chooser.limits.align:
             continue
-        count = int(min(LEVELS, max(steps, 1)))
-        for share in np.arange(count + 1) / count:
-            removed, note = chooser.group(g, float(share))
+        for share in shares(group.units.size, chooser.limits.align):
+            removed, note = chooser.group(g, share)
             kept = 1.0 - float(values[removed].sum() / values.sum())
             if removed.size < group.units.size and kept > 0:
                 found.setdefault(np.sort(removed).tobytes(), Level(np.sort(removed), kept, note))
     return sorted(found.values(), key=lambda level: level.removed.size)
+
+
+def shares(size: int, align: int) -> list[float]:
+    """Shares of a group to try: none, and what leaves each multiple of the alignment, or as many spread over them."""
+    kept = np.arange(0, size, align)[::-1]
+    if kept.size > LEVELS:
+        kept = kept[np.unique(np.round(np.linspace(0, kept.size - 1, LEVELS)).astype(np.int64))]
+    return [0.0, *(1.0 - kept / size).tolist()]
 
 
 def changes(dependencies: Dependencies, price: Price, levels: Sequence[Sequence[Level]]) -> list[Floats]:
@@ -194,17 +207,32 @@ class Search:
 
     def spend(self, limit: float) -> None:
         """Widen groups while the time allows, the one first that gains most importance per millisecond."""
-        while True:
-            left, best = limit - self.total, (0.0, -1, -1)
-            for g, value in enumerate(self.choices.value):
-                more = self.times(g) - self.times(g)[self.chosen[g]]
-                gain = value - value[self.chosen[g]]
+        while (left := limit - self.total) >= 0:
+            best = (0.0, -1, -1)
+            for g, more, gain in self.moves():
                 rate = np.where((gain > 0) & (more <= left), gain / np.maximum(more, 1e-6), 0.0)
-                if rate.max() > best[0]:
-                    best = float(rate.max()), g, int(rate.argmax())
+                best = max(best, (float(rate.max()), g, int(rate.argmax())))
+            if best[0] <= 0:
+                return
+            self.move(best[1], best[2])
+
+    def trim(self, limit: float) -> None:
+        """Narrow groups until the time is met or nothing helps, the one first that loses least per millisecond."""
+        while (excess := self.total - limit) > 0:
+            best = (np.inf, -1, -1)
+            for g, more, gain in self.moves():
+                saved = np.minimum(-more, excess)
+                rate = np.where(more < -SLACK * limit, -gain / np.maximum(saved, 1e-12), np.inf)
+                best = min(best, (float(rate.min()), g, int(rate.argmin())))
             if best[1] < 0:
                 return
             self.move(best[1], best[2])
+
+    def moves(self) -> Iterator[tuple[int, Floats, Floats]]:
+        """Per group, what each of its levels takes more time and keeps more importance than what is chosen."""
+        for g, value in enumerate(self.choices.value):
+            times, chosen = self.times(g), self.chosen[g]
+            yield g, times - times[chosen], value - value[chosen]
 
 
 def fastest(price: Price, choices: Choices) -> Search:
@@ -216,19 +244,33 @@ def fastest(price: Price, choices: Choices) -> Search:
 
 def within(price: Price, choices: Choices, limit: float) -> Search | None:
     """The choice that keeps most importance in at most `limit` milliseconds; None when none is that fast."""
-    best = fastest(price, choices)
-    if best.total > limit:
+    limit *= 1 + SLACK
+    least = fastest(price, choices)
+    if least.total > limit:
         return None
+    found = [least, *(repaired(search, limit) for search in around(price, choices, limit))]
+    least.spend(limit)
+    return max((search for search in found if search.total <= limit), key=lambda search: search.value)
+
+
+def around(price: Price, choices: Choices, limit: float) -> list[Search]:
+    """What the multipliers that come nearest to a time choose; some of it takes longer."""
     low, high = 1e-6, 1e6  # importance per millisecond
-    found = Search.of(price, choices)
+    search, seen = Search.of(price, choices), dict[bytes, Search]()
     for _ in range(BISECTIONS):
         weight = float(np.sqrt(low * high))
-        found.settle(weight)
-        if found.total <= limit:
+        search.settle(weight)
+        seen[search.chosen.tobytes()] = search.copy()
+        if search.total <= limit:
             high = weight
-            if found.value > best.value:
-                best = found.copy()
         else:
             low = weight
-    best.spend(limit)
-    return best
+    whole = Search.of(price, choices)
+    return [whole, *sorted(seen.values(), key=lambda found: abs(found.total - limit))[:REPAIRED]]
+
+
+def repaired(search: Search, limit: float) -> Search:
+    """A choice brought into the time, with no time left that would do any good."""
+    search.trim(limit)
+    search.spend(limit)
+    return search
