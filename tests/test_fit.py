@@ -41,6 +41,8 @@ def towers() -> onnx.ModelProto:
     return net.model(["N", 3, 8, 8], ["N", 5])
 
 
+OVER = 0.10  # the plan of most importance may be faster than asked: of 5 groups at 8 widths each, few hit a time
+
 GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {"wide": wide, "towers": towers}
 
 
@@ -60,13 +62,12 @@ def fitted(
 
 @pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_speedup_is_met_within_three_percent(name: str, speedup: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_speedup_is_met_and_not_by_much(name: str, speedup: float, monkeypatch: pytest.MonkeyPatch) -> None:
     dependencies, found = fitted(monkeypatch, GRAPHS[name], Target(speedup=speedup), machine := Machine())
     pruned = rewrite(dependencies, found.plan.removed(dependencies))
     true = machine.time(dependencies.model) / machine.time(pruned)
     assert found.reached and true == pytest.approx(found.comparison.speedup)
-    # A handful of groups has few widths: where no plan is nearer, the best is faster than asked, never slower.
-    assert 1 - NEAR <= true / speedup <= 1.1
+    assert 1 - NEAR <= true / speedup <= 1 + OVER
 
 
 @pytest.mark.parametrize("share", [0.7, 0.4])

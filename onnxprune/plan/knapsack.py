@@ -83,7 +83,7 @@ def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, f
         UnprunableError: Nothing in the model can be removed.
     """
     steps = [limits.align] + ([limits.align // 2] if finer and limits.align > 1 else [])
-    own = replace(limits, scope="local", max_ratio=limits.ceiling)
+    own = limits if limits.scope == "local" else replace(limits, scope="local", max_ratio=limits.ceiling)
     return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
 
 

@@ -157,7 +157,7 @@ def removed_by(dependencies: Dependencies, levels: Sequence[Sequence[Level]], ch
 def profile(
     profiler: Profiler, levels: Sequence[Sequence[Level]], *, seed: int = 0, observe: Observer = lambda _, __: None
 ) -> Table:
-    """Measure a designed set of pruned models, unless that was done before, and fit a table to them.
+    """Measure what is left of a designed set of pruned models, and fit a table to all that was measured.
 
     Args:
         profiler: Of the dense model.
@@ -165,8 +165,9 @@ def profile(
         seed: Of the random widths.
         observe: Called with a stage's name and the share of it that is done.
     """
-    plans = design(levels, seed) if len(profiler.samples) == 1 else []
-    for done, chosen in enumerate(plans):
+    plans = design(levels, seed)
+    for done in range(len(profiler.samples) - 1, len(plans)):  # an interrupted profile goes on where it ended
+        chosen = plans[done]
         observe("profile", done / len(plans))
         profiler.sample(removed_by(profiler.dependencies, levels, chosen))
     return profiler.table()

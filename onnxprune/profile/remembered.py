@@ -46,7 +46,7 @@ def profiler_of(
     known = None
     if cache:
         known = parse(recall(cache_path("profile", key(dependencies, feeds, step, provider, threads))))
-    if known is not None:
+    if known is not None and whole(known[0], len(dependencies.model.proto.graph.node)):
         made = Profiler(dependencies, feeds, step, provider, threads, *known)
         if all(sample.widths.size == made.terms.dense.size for sample in made.samples):
             return made
@@ -75,5 +75,15 @@ def parse(held: Mapping[str, Any] | None) -> tuple[Regions, list[Sample]] | None
         samples = [Sample(np.array(s["widths"], float), np.array(s["ms"], float)) for s in (held or {})["samples"]]
     except (KeyError, TypeError, ValueError):
         return None
-    right = all(s.ms.shape == (len(regions.names) + 1,) for s in samples)
+    right = all(s.ms.shape == (len(regions.names) + 1,) and sound(s) for s in samples)
     return (regions, samples) if samples and right else None
+
+
+def sound(sample: Sample) -> bool:
+    """Whether these can be widths and times."""
+    return all(bool(np.isfinite(a).all() and (a >= 0).all() and a.sum() > 0) for a in (sample.widths, sample.ms))
+
+
+def whole(regions: Regions, nodes: int) -> bool:
+    """Whether regions hold each of so many nodes once."""
+    return sorted(place for places in regions.nodes for place in places) == list(range(nodes))
