@@ -22,7 +22,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model on disk, and a made-up machine to time it on."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     machine = Machine().install(monkeypatch, trace(normalise(graphs.loaded(wide(4, 32)))))
-    monkeypatch.setattr(pipeline, "bench", machine.bench)
+    monkeypatch.setattr(pipeline.inputs, "bench", machine.bench)
     (tmp_path / "work").mkdir()
     return stored(wide(4, 32), tmp_path / "work")
 

@@ -59,9 +59,10 @@ def plan_beside(
 
 
 def as_asked(chosen: Plan, limits: Limits) -> Plan:
-    """The plan with the settings that were asked for, where more groups were left whole."""
-    asked = {k: limits.skip if k == "skip" else v for k, v in chosen.settings.items() if k != "skip" or limits.skip}
-    return replace(chosen, settings=asked)
+    """The plan with the settings that were asked for, where more groups were left whole or layers ranked alone."""
+    given: dict[str, object] = {"scope": limits.scope, "max_ratio": limits.max_ratio, "skip": limits.skip}
+    asked = {**chosen.settings, **given}
+    return replace(chosen, settings={k: v for k, v in asked.items() if k not in given or v not in (None, ())})
 
 
 def plan_aligned(

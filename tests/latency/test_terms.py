@@ -194,7 +194,7 @@ def test_the_price_of_what_some_axes_touch_changes_as_the_whole_price(name: str)
     price = Price(t, rng.uniform(0, 1, t.factor.size) * (rng.random(t.factor.size) < 0.7))
     for removed in removals(dependencies, 1):
         widths = t.measure(dependencies.keep(removed))
-        local = price.touching(np.flatnonzero(widths != t.dense))
+        local = price.part(price.touched(np.flatnonzero(widths != t.dense)))
         change = float(local.total(widths) - local.total(t.dense))
         assert change == pytest.approx(float(price.total(widths) - price.total(t.dense)), rel=1e-9, abs=1e-6)
 
