@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -33,6 +34,7 @@ def main(folder: Path) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    tempfile.tempdir = job["scratch"]  # what is half-made when the parent ends goes with its folder
     threading.Thread(target=leave_with_parent, args=(Path(job["scratch"]),), daemon=True).start()
     cores = pin(job["setting"]["threads"])
     try:
@@ -46,7 +48,10 @@ def leave_with_parent(scratch: Path) -> None:
     """Wait for the parent's end; then remove what it can no longer remove, and end."""
     while os.read(0, 1):  # not sys.stdin: its lock would be held when the interpreter ends
         pass
-    shutil.rmtree(scratch, ignore_errors=True)
+    for _ in range(100):  # the other thread may be writing there
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not scratch.exists():
+            break
     os._exit(1)
 
 
