@@ -52,6 +52,7 @@ format: $(STAMP)  ## Let ruff rewrite what it can
 bench: $(STAMP)  ## Run the benchmarks (long)
 	$(BIN)/python benchmarks/li2016.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/large.py
 	$(BIN)/python benchmarks/property.py

@@ -79,7 +79,11 @@
     cursor.set(plot, at);
     const { curveNumber, pointNumber } = all[at];
     reveal(plot, plot.data[curveNumber], pointNumber);
-    Plotly.Fx.hover(plot, [all[at]]);
+    const show = () => {
+      if (cursor.get(plot) === at && document.activeElement === plot) Plotly.Fx.hover(plot, [all[at]]);
+    };
+    show();
+    setTimeout(show, 150); // what scrolls under a resting pointer takes the tooltip away
     const text = plot.data[curveNumber].hovertext[pointNumber];
     say(`${plain(text)}, ${at + 1} of ${all.length}`);
   }
