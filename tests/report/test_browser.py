@@ -127,9 +127,7 @@ def test_arrow_keys_read_every_chart(page: Any, chart: str) -> None:
     first = text(page, "said")
     press(page, Keys.ARROW_RIGHT)
     assert ", 1 of " in first and ", 2 of " in text(page, "said") and "<" not in first
-    shown = (
-        f"#{chart}-plot .hovertext"  # a chart that scrolls under the pointer hides it
-    )
+    shown = f"#{chart}-plot .hovertext"  # a chart that scrolls under the pointer hides it
     WebDriverWait(page, PATIENCE_S).until(
         lambda b: b.find_elements("css selector", shown) or press(page, Keys.ARROW_RIGHT)
     )
