@@ -187,7 +187,7 @@ def accuracy(case: Case, model: Model) -> float | None:
 def beside(case: Case, path: Path) -> dict[str, Any] | None:
     """One of a peer's outputs against our plan that keeps as much importance."""
     facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    removed = keeping(case, float(facts["file_kept_geometric_mean"])  # on the file's weights, as `Case.kept`)
+    removed = keeping(case, float(facts["file_kept_geometric_mean"]))  # on the file's weights, as `Case.kept`
     if removed is None:
         return None
     timed = case.together({"peer": str(path), "ours": rewrite(case.dependencies, removed)})
