@@ -44,7 +44,7 @@ from onnxprune.importance.criteria import CRITERIA, filters
 from onnxprune.model import Model, load
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
-from onnxprune.plan.knapsack import choices_of, choosers_of, levels_of, within
+from onnxprune.plan.knapsack import Search, choices_of, choosers_of, levels_of, within
 from onnxprune.profile import Profiler, profiler_of, removed_by, save
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies, trace
@@ -79,7 +79,7 @@ class Case:
         self.step = width_step().step
         self.profiler: Profiler = profiler_of(self.dependencies, self.feeds, self.step)
         choosers = choosers_of(self.dependencies, self.scores, Limits(align=self.step), finer=True)
-        self.levels = [levels_of(choosers, g) for g in range(len(self.dependencies.groups))]
+        self.levels = levels_of(choosers)
 
     def kept(self, removed: np.ndarray) -> float:
         """Geometric mean over all layers of the share of the L1 norm of its filters that stays."""
@@ -197,12 +197,12 @@ def beside(case: Case, path: Path) -> dict[str, Any] | None:
 
 def keeping(case: Case, kept: float) -> np.ndarray | None:
     """The fastest plan that keeps at least so much importance: bisection over the time."""
-    price = case.profiler.table().price
-    choices = choices_of(case.dependencies, price, case.levels)
+    choices = choices_of(case.dependencies, case.profiler.terms, case.levels)
+    whole = Search.of(case.profiler.table().price, choices)
     low, high, best = 0.0, case.profiler.dense_ms, None
     for _ in range(12):
         limit = (low + high) / 2
-        search = within(price, choices, limit)
+        search = within(whole, limit)
         removed = None if search is None else removed_by(case.dependencies, case.levels, search.chosen.tolist())
         if removed is not None and removed.size and case.kept(removed) >= kept:
             high, best = limit, removed

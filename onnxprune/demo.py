@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def run_demo(models: Path, folder: Path, *, threads: int = 1, observe: Observer 
     before, after = (accuracy(m, models / HELD_OUT) for m in (load(models / MODEL), done.model))
     done = replace(done, report=replace(done.report, accuracy={"before": before, "after": after}))
     done.plan.save(folder / "plan.json")
-    write_atomic(folder / "report.json", json.dumps(done.report.to_dict(), indent=2) + "\n")
+    write_atomic(folder / "report.json", done.report.to_json())
     write_atomic(folder / "report.md", markdown.to_markdown(done.report))
     return done
 

@@ -8,7 +8,6 @@ A target is out of reach when even the plan of least time, measured, is not that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from onnxprune.latency.table import Sample
 from onnxprune.model import Model
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.plan.choose import Chooser, assemble
-from onnxprune.plan.knapsack import Level, Search, choices_of, choosers_of, fastest, levels_of, within
+from onnxprune.plan.knapsack import Choices, Search, choices_of, choosers_of, fastest, levels_of, within
 from onnxprune.profile import Observer, Profiler, profile, profiler_of, removed_by, save
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds
@@ -78,7 +77,7 @@ class Fit:
         original: The model that the pruned ones are timed against.
         profiler: Measures and remembers kernels.
         chooser: The data that plans are made of.
-        levels: The widths of every group.
+        choices: The widths of every group.
         target: A time.
         seed: Of the order of timing.
         trials: What was tried.
@@ -87,7 +86,7 @@ class Fit:
     original: Model
     profiler: Profiler
     chooser: Chooser
-    levels: Sequence[Sequence[Level]]
+    choices: Choices
     target: Target
     seed: int = 0
     observe: Observer = lambda _, __: None
@@ -109,7 +108,7 @@ class Fit:
         for trial in range(TRIALS):
             self.observe("fit", trial / TRIALS)
             search, least = self.solve(correct)
-            removed = removed_by(self.profiler.dependencies, self.levels, search.chosen.tolist())
+            removed = removed_by(self.profiler.dependencies, self.choices.levels, search.chosen.tolist())
             comparison = self.measure(removed, search, TRIAL_S, trial)
             if self.near(comparison):
                 comparison = self.measure(removed, search, 2 * TRIAL_S, trial + TRIALS)
@@ -123,11 +122,10 @@ class Fit:
 
     def solve(self, correct: Sample | None) -> tuple[Search, bool]:
         """The plan that should meet the target; and whether it is the fastest there is."""
-        price = self.profiler.table(correct).price
-        choices = choices_of(self.profiler.dependencies, price, self.levels)
+        whole = Search.of(self.profiler.table(correct).price, self.choices)
         limit = self.profiler.dense_ms / self.wanted(self.best[2] if self.best else None)
-        found = within(price, choices, limit)
-        return (fastest(price, choices), True) if found is None else (found, False)
+        found = within(whole, limit)
+        return (fastest(whole), True) if found is None else (found, False)
 
     def measure(self, removed: Ids, search: Search, budget_s: float, seed: int) -> Comparison:
         """Time a plan against the dense model."""
@@ -155,7 +153,7 @@ class Fit:
         miss = comparison.speedup / self.wanted(comparison) - 1
         rank = (miss < -NEAR, abs(miss))
         if self.best is None or rank < self.best[0]:
-            pairs = zip(self.levels, search.chosen, strict=True)
+            pairs = zip(self.choices.levels, search.chosen, strict=True)
             choice = [(options[c].removed, options[c].note) for options, c in pairs]
             self.best = rank, assemble(self.chooser, self.target, choice), comparison
 
@@ -229,6 +227,7 @@ def fit(
         UnprunableError: Nothing in the model can be removed.
     """
     choosers = choosers_of(profiler.dependencies, scores, limits, finer=finer)
-    levels = [levels_of(choosers, g) for g in range(len(profiler.dependencies.groups))]
+    levels = levels_of(choosers)
     profile(profiler, levels, seed=seed, observe=observe)
-    return Fit(original, profiler, choosers[0], levels, target, seed, observe).run()
+    choices = choices_of(profiler.dependencies, profiler.terms, levels)
+    return Fit(original, profiler, choosers[0], choices, target, seed, observe).run()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
-from onnxprune.errors import NoSpeedup, VerificationError
-from onnxprune.gains import explain, is_faster, no_speedup
+from onnxprune.bench import Comparison
+from onnxprune.errors import NoSpeedup
+from onnxprune.gains import Gains, Layer, explain
 from onnxprune.model import Model
 from onnxprune.report import Report
 from onnxprune.runtime import Feeds
@@ -35,7 +37,7 @@ def judged(
         always: Whether layers are profiled although it is faster.
         force: Whether it is written in any case.
     """
-    faster = report.latency is not None and is_faster(report.latency)
+    faster = report.latency is not None and report.latency.verdict == "faster"
     gains = explain(dense, pruned, feeds, threads=threads, seed=seed) if always or not faster else None
     return replace(report, output=report.output if faster or force else "", gains=gains)
 
@@ -47,8 +49,29 @@ def refusal(report: Report) -> NoSpeedup | None:
     return no_speedup(report.latency, report.gains)
 
 
-def not_all(isolated: Mapping[str, str]) -> VerificationError:
-    """The error for groups that fail where all of them were to be pruned."""
-    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
-    what = f"not all groups can be pruned: {names} ({first})"
-    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")
+def no_speedup(comparison: Comparison, gains: Gains | None) -> NoSpeedup:
+    """The error for a model that is not measured to be faster.
+
+    Args:
+        comparison: The timing.
+        gains: Why, where that was found out.
+    """
+    low, high = comparison.ci95
+    figures = f"{comparison.speedup:.2f}x, 95% interval {low:.2f} to {high:.2f}"
+    verdict = "slower" if comparison.verdict == "slower" else "not measurably faster"
+    noise = "" if comparison.control_ok else ", on a machine too busy to tell"
+    layers = gains.failed if gains else ()
+    advice = next((r.remedy for layer in layers for r in layer.reasons if "--align" in r.remedy), "remove more")
+    return NoSpeedup(
+        f"the pruned model is {verdict} ({figures}{noise}) and was not written",
+        where=summed_up(layers) if layers else "no layer stands out",
+        remedy=f"{advice}, or write it all the same with --force",
+    )
+
+
+def summed_up(layers: Sequence[Layer]) -> str:
+    """How many layers failed to gain and by which cause, and the costliest one in full."""
+    kinds = Counter(layer.reasons[0].kind for layer in layers)
+    counted = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    first = f"'{layers[0].pair.node}': {layers[0].reasons[0].text}"
+    return f"layers that failed to gain: {counted}, first {first}"

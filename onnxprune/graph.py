@@ -12,6 +12,11 @@ def canonical(domain: str) -> str:
     return "" if domain == "ai.onnx" else domain
 
 
+def node_name(node: onnx.NodeProto) -> str:
+    """The name that records, errors and reports use: a node without one goes by its first output."""
+    return node.name or (node.output[0] if node.output else node.op_type)
+
+
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
     """The bodies directly inside a node (If, Loop, Scan)."""
     for attribute in node.attribute:

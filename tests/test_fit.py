@@ -84,7 +84,7 @@ def test_a_latency_is_met_within_three_percent(share: float, monkeypatch: pytest
 def brute(dependencies: Dependencies, machine: Machine, **limits: object) -> float:
     """The largest true speedup of any combination of levels."""
     choosers = choosers_of(dependencies, score(dependencies), Limits(align=8, **limits), finer=True)
-    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    levels = levels_of(choosers)
     best = 1.0
     for chosen in itertools.product(*(range(len(options)) for options in levels)):
         pruned = rewrite(dependencies, removed_by(dependencies, levels, chosen))

@@ -13,7 +13,7 @@ from onnxprune import Options, Plan, Target, gate, pipeline
 from onnxprune import prune as prune_file
 from onnxprune.bench import Comparison
 from onnxprune.errors import NoSpeedup
-from onnxprune.gains import Gains, Pair, Side, is_faster, judge
+from onnxprune.gains import Gains, Pair, Side, judge
 from onnxprune.runtime import Kernel
 from tests import graphs
 from tests.contract import check_removed, check_report, onnxprune, snapshot, stored
@@ -74,7 +74,7 @@ def arguments(model: Path, *options: object) -> list[object]:
     [(FASTER, True), (SAME, False), (SLOWER, False), (comparison(1.5, 1.4, 1.6, control=1.5), False)],
 )
 def test_only_an_interval_above_1_and_above_the_noise_is_faster(found: Comparison, expected: bool) -> None:
-    assert is_faster(found) == expected
+    assert (found.verdict == "faster") == expected
 
 
 @pytest.mark.parametrize(("found", "word"), [(SAME, "not measurably faster"), (SLOWER, "slower")])

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -52,6 +51,8 @@ def interval(groups: Floats | Sequence[Floats], *, seed: int = 0, level: float =
     if count == 1:
         centres = medians(listed[0], rng)
     else:
+        from scipy import special  # a quarter of the package's start-up time, needed by several processes only
+
         tail = float(special.ndtr(np.sqrt(count / (count - 1)) * special.stdtrit(count - 1, tail)))
         pools = np.log(np.stack([medians(group, rng) for group in listed]))
         drawn = rng.integers(0, count, (count, RESAMPLES)), rng.integers(0, RESAMPLES, (count, RESAMPLES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -119,18 +119,13 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
-    asked = (ratio, macs, params, speedup, latency_ms)
-    target = Target(*asked) if layer_ratio or any(a is not None for a in asked) else Target(pipeline.DEFAULT_RATIO)
+    target = requested(ratio, macs, params, speedup, latency_ms)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    options = pipeline.Options(
-        *common, strict, through_norms, best_effort, batch, force=force, explain=bool(report or html), ep=ep
-    )
-    receive = partial(write_files, plan_out, report, html)
-    with progress() as observe:
-        done = pipeline.prune(model, output, target, limits, options, observe=observe, receive=receive)
-    finish(done, as_json)
+    more = (strict, through_norms, best_effort, batch)
+    options = pipeline.Options(*common, *more, force=force, explain=bool(report or html), ep=ep)
+    deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
 @app.command()
@@ -154,10 +149,7 @@ def apply(
     check_side_files([model, output, data, plan], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
     options = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
-    receive = partial(write_files, None, report, html)
-    with progress() as observe:
-        done = pipeline.apply(model, Plan.load(plan), output, options, observe=observe, receive=receive)
-    finish(done, as_json)
+    deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 
 @app.command()
@@ -199,9 +191,9 @@ def bench(
         spent = profile_files(before, after, ep, batch, threads, seed) if profile else None
     if as_json:
         typer.echo(json.dumps(found.to_dict() | (spent.to_dict() if spent else {}), indent=2))
-    else:
-        show(terminal.comparison_view(found))
-    if spent and not as_json:
+        return
+    show(terminal.comparison_view(found))
+    if spent:
         show(gains_view(spent, found))
 
 
@@ -277,13 +269,27 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
         used.add(path.resolve())
 
 
+def requested(*values: float | None) -> Target | None:
+    """The target that was asked for, its values in the order of `Target`'s fields; None where none was."""
+    return Target(*values) if any(value is not None for value in values) else None
+
+
+def deliver(
+    run: Callable[..., pipeline.Pruned], plan_out: Path | None, report: Path | None, page: Path | None, as_json: bool
+) -> None:
+    """Carry out a run of the pipeline under a progress bar, write the side files that were asked for, and print it."""
+    with progress() as observe:
+        done = run(observe=observe, receive=partial(write_files, plan_out, report, page))
+    finish(done, as_json)
+
+
 def write_files(plan_out: Path | None, report: Path | None, page: Path | None, done: pipeline.Pruned) -> None:
     """Write the side files that were asked for."""
     if plan_out is not None:
         done.plan.save(plan_out)
     if report is not None:
         as_markdown = report.suffix.lower() in (".md", ".markdown")
-        write_atomic(report, markdown.to_markdown(done.report) if as_markdown else report_json(done))
+        write_atomic(report, markdown.to_markdown(done.report) if as_markdown else done.report.to_json())
     if page is not None:
         write_atomic(page, webpage.to_html(done.report))
 
@@ -291,13 +297,8 @@ def write_files(plan_out: Path | None, report: Path | None, page: Path | None, d
 def finish(done: pipeline.Pruned, as_json: bool) -> None:
     """Print the result, and a warning where groups were left whole."""
     if as_json:
-        typer.echo(report_json(done), nl=False)
+        typer.echo(done.report.to_json(), nl=False)
     else:
         show(terminal.report_view(done.report))
     if done.report.isolated:
         typer.echo(f"onnxprune: warning: {words.printable(words.isolated(done.report.isolated))}", err=True)
-
-
-def report_json(done: pipeline.Pruned) -> str:
-    """The report as JSON text."""
-    return json.dumps(done.report.to_dict(), indent=2) + "\n"

@@ -174,7 +174,7 @@ def explain(
     models = [shaped(dense), shaped(pruned)]
     with Profiled(models[0], feeds, threads=threads) as one, Profiled(models[1], feeds, threads=threads) as two:
         runs = alternate([one.run, two.run], seed=seed, budget_s=budget_s, progress=progress)
-        before, after = (settled(opened.kernels()) for opened in (one, two))
+        before, after = (opened.kernels(skip=WARM) for opened in (one, two))
     return judge(before, after, pair_layers(models[0], models[1], (before, after)), step, runs)
 
 
@@ -223,11 +223,6 @@ def alternate(
         if progress:
             progress(min(1.0, rounds / MIN_RUNS, (clock() - start) / max(budget_s, 1e-9)))
     return rounds
-
-
-def settled(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Kernels without the times of the first runs."""
-    return [replace(k, ms=k.ms[WARM:] or k.ms) for k in kernels]
 
 
 def judge(before: Sequence[Kernel], after: Sequence[Kernel], pairs: Sequence[Pair], step: int, runs: int) -> Gains:

@@ -11,15 +11,15 @@ by adding up.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.cost import width
+from onnxprune.cost import dense_mask, width
+from onnxprune.graph import node_name
 from onnxprune.labels import Axis, Ids
 from onnxprune.latency.regions import Regions, inputs_of
-from onnxprune.model import Model
 from onnxprune.rules import Product
 from onnxprune.trace import Dependencies, Mask
 
@@ -132,10 +132,10 @@ class Builder:
     """Collects products while regions are walked."""
 
     dependencies: Dependencies
-    axes: list[Ids]
-    counts: list[bool]
-    known: dict[tuple[bool, tuple[int, ...], bytes], int]
-    rows: list[tuple[int, int, float, tuple[int, ...], int]]
+    axes: list[Ids] = field(default_factory=list)
+    counts: list[bool] = field(default_factory=list)
+    known: dict[tuple[bool, tuple[int, ...], bytes], int] = field(default_factory=dict)
+    rows: list[tuple[int, int, float, tuple[int, ...], int]] = field(default_factory=list)
 
     def axis(self, ids: Ids, counted: bool = False) -> int:
         """The number of an axis that can shrink; -1 for one that cannot."""
@@ -171,25 +171,19 @@ def terms_of(dependencies: Dependencies, regions: Regions, step: int) -> Terms:
         regions: Of its graph.
         step: The width step the machine rewards.
     """
-    builder = Builder(dependencies, [], [], {}, [])
+    builder = Builder(dependencies)
     products: dict[str, list[Product]] = {}
     for product in dependencies.products:
         products.setdefault(product.node, []).append(product)
     for region, nodes in enumerate(regions.nodes):
         builder.add(region, "constant", 1.0, ())
         for node in nodes:
-            for product in products.get(node_key(dependencies.model, node), ()):
+            for product in products.get(node_name(dependencies.model.proto.graph.node[node]), ()):
                 builder.add(region, "macs", product.factor, product.axes, product.groups)
     for region, factor, axes in traffic(dependencies, regions):
         builder.add(region, "elements", factor, axes)
     builder.add(len(regions.nodes), "constant", 1.0, ())
     return built(builder, step)
-
-
-def node_key(model: Model, place: int) -> str:
-    """The name that products use for a node."""
-    node = model.proto.graph.node[place]
-    return node.name or (node.output[0] if node.output else node.op_type)
 
 
 def traffic(dependencies: Dependencies, regions: Regions) -> Iterator[tuple[int, float, list[Ids]]]:
@@ -231,7 +225,7 @@ def built(builder: Builder, step: int) -> Terms:
         steps = [first, *[middle] * (len(axes) - 2), last] if len(axes) > 1 else [max(first, last)] * len(axes)
         widths[p, : len(axes)] = axes
         multiple[p, : len(axes)] = np.maximum(np.array(steps, dtype=np.int64) * step, 1)
-    keep = np.ones(builder.dependencies.unit.size, dtype=bool)
+    keep = dense_mask(builder.dependencies)
     dense = [axis_width(a, c, keep) for a, c in zip(builder.axes, builder.counts, strict=True)]
     region, kinds, factor, _, by = zip(*builder.rows, strict=True)
     return Terms(

@@ -1,6 +1,6 @@
 """The order of the stages: plan, carry out, measure."""
 
-from onnxprune.pipeline.inputs import sample, time_pair
+from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, silent
 from onnxprune.pipeline.plans import plan_aligned
 from onnxprune.pipeline.run import apply, carry_out, prepare, prune
@@ -21,4 +21,5 @@ __all__ = [
     "sample",
     "silent",
     "time_pair",
+    "timing_feeds",
 ]

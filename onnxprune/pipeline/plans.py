@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from onnxprune.align import width_step
 from onnxprune.bench import Comparison
-from onnxprune.errors import PlanError
+from onnxprune.data import Feeds
+from onnxprune.errors import PlanError, VerificationError
 from onnxprune.fit import Fitted, meet
 from onnxprune.importance import Scores
 from onnxprune.isolate import Replan
@@ -94,6 +95,11 @@ class TimedPlans:
     observe: Observer
     found: Fitted | None = None
 
+    @cached_property
+    def feeds(self) -> Feeds:
+        """The samples that plans are timed on, and verified on afterwards."""
+        return sample(self.original, self.options)
+
     def __call__(self, whole: Sequence[str]) -> Plan:
         """The plan with the groups of some sources (`tensor:axis`) left whole.
 
@@ -101,7 +107,7 @@ class TimedPlans:
             PlanError: The target is out of reach, and `Options.best_effort` is off.
         """
         options, narrower = self.options, replace(self.limits, skip=(*self.limits.skip, *whole))
-        feeds = timing_feeds(self.original, sample(self.original, options), options)
+        feeds = timing_feeds(self.original, self.feeds, options)
         found = meet(
             self.original,
             self.dependencies,
@@ -122,8 +128,7 @@ class TimedPlans:
 
     def timing(self, plan: Plan) -> Comparison | None:
         """The measurement of a plan, if it was the last one made."""
-        same = self.found is not None and self.found.plan.groups == plan.groups
-        return self.found.comparison if self.found and same else None
+        return self.found.comparison if self.found and self.found.plan.groups == plan.groups else None
 
 
 def out_of_reach(found: Fitted) -> PlanError:
@@ -140,3 +145,10 @@ def nothing_removed(chosen: Plan) -> PlanError:
     notes = [g.note for g in chosen.groups if g.note]
     why = f": {max(set(notes), key=notes.count)}" if notes else ""
     return PlanError(f"the plan removes nothing{why}", remedy="ask for a larger ratio, or a smaller --align")
+
+
+def not_all(isolated: Mapping[str, str]) -> VerificationError:
+    """The error for groups that fail where all of them were to be pruned."""
+    names, first = ", ".join(f"'{name}'" for name in isolated), next(iter(isolated.values()))
+    what = f"not all groups can be pruned: {names} ({first})"
+    return VerificationError(what, remedy="nothing was written; without --strict they are left whole")

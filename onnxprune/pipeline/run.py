@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onnxprune.data import batches
 from onnxprune.errors import OnnxpruneError
-from onnxprune.gate import judged, not_all, refusal
+from onnxprune.gate import judged, refusal
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Model, load, save
@@ -15,7 +15,7 @@ from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
-from onnxprune.pipeline.plans import TimedPlans, nothing_removed, planner, step_for
+from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.report import make_report
 from onnxprune.rewrite import removal
@@ -122,7 +122,7 @@ def carry_out(
     """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
-    feeds = sample(original, options)
+    feeds = replan.feeds if isinstance(replan, TimedPlans) else sample(original, options)
     given = list(batches(original, feeds))
     check_normalised(original, dependencies.model, given, options.threads)
     found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
@@ -134,11 +134,12 @@ def carry_out(
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
     known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
     if options.time or known:
-        report = report.timed(known or time_pair(original, found.model, feeds, options, observe))
+        batch = timing_feeds(original, feeds, options)
+        report = report.timed(known or time_pair(original, found.model, batch, options, observe))
         observe("judge", 0.0)
         shaped = replace(original, shapes=dependencies.model.shapes)
-        used = timing_feeds(original, feeds, options), options.threads, options.seed
-        report = judged(report, shaped, found.model, *used, always=options.explain, force=options.force)
+        how = options.threads, options.seed
+        report = judged(report, shaped, found.model, batch, *how, always=options.explain, force=options.force)
     done = Pruned(found.model, found.plan, report)
     if (error := refusal(done.report)) is None:
         observe("save", 0.0)

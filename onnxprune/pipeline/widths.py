@@ -49,7 +49,7 @@ def profile(
     feeds = timing_feeds(original, sample(original, options), options)
     step = align or width_step(provider=provider, threads=threads).step
     choosers = choosers_of(dependencies, score(dependencies), Limits(align=step), finer=align is None)
-    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    levels = levels_of(choosers)
     profiler = profiler_of(dependencies, feeds, step, provider=provider, threads=threads, cache=cache)
     table = measure_widths(profiler, levels, seed=seed, observe=observe)
     save_profile(profiler)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
-from onnxprune.latency import Price
+from onnxprune.latency import Price, Terms
 from onnxprune.latency.terms import axis_width
 from onnxprune.plan.choose import Chooser, chooser_of
 from onnxprune.plan.target import Limits
@@ -63,7 +63,7 @@ class Choices:
 
     Attributes:
         levels: Per group its levels, the widest first.
-        change: Per group, what each level changes on every axis of the price. Shapes (axes + 1, levels).
+        change: Per group, what each level changes on every axis of the terms. Shapes (axes + 1, levels).
         layers: Per group, the layers whose filters go together.
         value: Per group, the importance of each level: layers x log(kept share). Shapes (levels,).
     """
@@ -87,8 +87,13 @@ def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, f
     return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
 
 
-def levels_of(choosers: Sequence[Chooser], g: int) -> list[Level]:
-    """The widths at which a group can stop, the widest first; choosers differ in alignment, the coarsest first."""
+def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
+    """The levels of every group; choosers differ in alignment, the coarsest first."""
+    return [group_levels(choosers, g) for g in range(len(choosers[0].groups))]
+
+
+def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
+    """The widths at which a group can stop, the widest first."""
     group = choosers[0].groups[g]
     values = choosers[0].norm[g]
     found: dict[bytes, Level] = {}
@@ -112,9 +117,9 @@ def shares(size: int, align: int) -> list[float]:
     return [0.0, *(1.0 - kept / size).tolist()]
 
 
-def changes(dependencies: Dependencies, price: Price, levels: Sequence[Sequence[Level]]) -> list[Floats]:
+def changes(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> list[Floats]:
     """What each level of each group changes on every axis. Shapes (axes + 1, levels)."""
-    terms, found = price.terms, []
+    found = []
     units = [np.unique(dependencies.unit[ids]) for ids in terms.axes]
     for group, options in zip(dependencies.groups, levels, strict=True):
         change = np.zeros((terms.dense.size, len(options)))
@@ -130,11 +135,11 @@ def changes(dependencies: Dependencies, price: Price, levels: Sequence[Sequence[
     return found
 
 
-def choices_of(dependencies: Dependencies, price: Price, levels: Sequence[Sequence[Level]]) -> Choices:
+def choices_of(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> Choices:
     """Everything the search needs."""
     layers = [len(group.sources) for group in dependencies.groups]
     value = [n * np.log([level.kept for level in options]) for n, options in zip(layers, levels, strict=True)]
-    return Choices(levels, changes(dependencies, price, levels), layers, value)
+    return Choices(levels, changes(dependencies, terms, levels), layers, value)
 
 
 @dataclass(eq=False)
@@ -216,8 +221,7 @@ class Search:
             before = self.chosen.copy()
             for g, value in enumerate(self.choices.value):
                 times = self.times(g)
-                loss = times - value / weight if weight > 0 else -value
-                self.move(g, int(np.argmin(loss)))
+                self.move(g, int(np.argmin(times - value / weight)))
             if np.array_equal(before, self.chosen):
                 return
 
@@ -280,20 +284,25 @@ class Search:
         return best
 
 
-def fastest(price: Price, choices: Choices) -> Search:
-    """The choice of least time."""
-    found = Search.of(price, choices)
+def fastest(whole: Search) -> Search:
+    """The choice of least time, from a search that starts from the whole model."""
+    found = whole.copy()
     found.settle(np.inf)
     return found
 
 
-def within(price: Price, choices: Choices, limit: float) -> Search | None:
-    """The choice that keeps most importance in at most `limit` milliseconds; None when none is that fast."""
-    down, limit = fastest(price, choices), limit * (1 + SLACK)
+def within(whole: Search, limit: float) -> Search | None:
+    """The choice that keeps most importance in at most `limit` milliseconds; None when none is that fast.
+
+    Args:
+        whole: A search that starts from the whole model.
+        limit: Milliseconds.
+    """
+    down, limit = fastest(whole), limit * (1 + SLACK)
     if down.total > limit:
         return None
-    best, up = down.copy(), Search.of(price, choices)
-    weights = np.geomspace(*multipliers(price, choices), WEIGHTS)
+    best, up = down.copy(), whole.copy()
+    weights = np.geomspace(*multipliers(whole), WEIGHTS)
     for weight in weights:
         up.settle(float(weight))
         if up.total <= limit:
@@ -308,12 +317,11 @@ def within(price: Price, choices: Choices, limit: float) -> Search | None:
     return best.improved(limit)
 
 
-def multipliers(price: Price, choices: Choices) -> tuple[float, float]:
+def multipliers(whole: Search) -> tuple[float, float]:
     """The smallest and the largest multiplier that can matter: importance per millisecond of single groups' levels."""
-    search = Search.of(price, choices)
     rates = []
-    for g in range(len(choices.levels)):
-        more, gain = search.differences(g)
+    for g in range(len(whole.chosen)):
+        more, gain = whole.differences(g)
         rates += (gain[more < -TINY] / more[more < -TINY]).tolist()
     positive = [rate for rate in rates if rate > 0]
     return (min(positive) / 10, max(positive) * 10) if positive else (1e-3, 1e3)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune import runtime
+from onnxprune.align import timed
 from onnxprune.labels import Ids
 from onnxprune.latency import Regions, Table, Terms, fit_table, regions_of, terms_of, whole_region
 from onnxprune.latency.table import Sample
@@ -128,17 +129,10 @@ def alternate(first: Callable[[], object], second: Callable[[], object]) -> tupl
     start = time.perf_counter()
     rounds: list[tuple[float, float]] = []
     while len(rounds) < MIN_RUNS or (len(rounds) < MAX_RUNS and time.perf_counter() - start < BUDGET_S):
-        rounds.append((timed(first), timed(second)))
+        rounds.append((timed(first, time.perf_counter), timed(second, time.perf_counter)))
     times = np.array(rounds) * 1e3
     usual = float(np.median(times[:, 0]))
     return usual, usual * float(np.median(times[:, 1] / times[:, 0]))
-
-
-def timed(run: Callable[[], object]) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def design(levels: Sequence[Sequence[Level]], seed: int = 0) -> list[list[int]]:

@@ -30,6 +30,12 @@ def key(dependencies: Dependencies, feeds: Feeds, step: int, provider: str, thre
     }
 
 
+def identity_of(profiler: Profiler) -> dict[str, Any]:
+    """The key of what a profiler measures."""
+    p = profiler
+    return key(p.dependencies, p.feeds, p.step, p.provider, p.threads)
+
+
 def profiler_of(
     dependencies: Dependencies, feeds: Feeds, step: int, *, provider: str = "cpu", threads: int = 1, cache: bool = True
 ) -> Profiler:
@@ -55,9 +61,8 @@ def profiler_of(
 
 def save(profiler: Profiler) -> None:
     """Keep what a profiler has measured."""
-    p = profiler
-    identity = key(p.dependencies, p.feeds, p.step, p.provider, p.threads)
-    remember(cache_path("profile", identity), identity, measured(p))
+    identity = identity_of(profiler)
+    remember(cache_path("profile", identity), identity, measured(profiler))
 
 
 def measured(profiler: Profiler) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from onnxprune.latency import Table
 from onnxprune.plan.document import describe
 from onnxprune.plan.knapsack import Level, Search, choices_of
 from onnxprune.profile.measure import Profiler
-from onnxprune.profile.remembered import key, measured
+from onnxprune.profile.remembered import identity_of, measured
 
 SCHEMA = "onnxprune/profile/1"
 
@@ -75,7 +75,7 @@ class Profile:
 
 def profile_of(profiler: Profiler, table: Table, levels: Sequence[Sequence[Level]]) -> Profile:
     """Read the staircases off a table."""
-    identity = key(profiler.dependencies, profiler.feeds, profiler.step, profiler.provider, profiler.threads)
+    identity = identity_of(profiler)
     return Profile(
         dense_ms=profiler.dense_ms,
         step=profiler.step,
@@ -93,7 +93,7 @@ def profile_of(profiler: Profiler, table: Table, levels: Sequence[Sequence[Level
 def staircases(profiler: Profiler, table: Table, levels: Sequence[Sequence[Level]]) -> list[Staircase]:
     """The staircase of every group."""
     dependencies = profiler.dependencies
-    search = Search.of(table.price, choices_of(dependencies, table.price, levels))
+    search = Search.of(table.price, choices_of(dependencies, table.terms, levels))
     found = []
     for g, (group, options) in enumerate(zip(dependencies.groups, levels, strict=True)):
         times = search.times(g)

@@ -8,6 +8,7 @@ the groups among them that were planned to shrink and failed verification.
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,8 +19,8 @@ import onnx
 
 from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
-from onnxprune.gains import Gains, is_faster
-from onnxprune.graph import every_node
+from onnxprune.gains import Gains
+from onnxprune.graph import every_node, node_name
 from onnxprune.importance import Scores
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
@@ -147,7 +148,7 @@ class Report:
         """Whether it is faster, and what followed for the file."""
         if self.latency is None:
             return "not timed"
-        if is_faster(self.latency):
+        if self.latency.verdict == "faster":
             return "faster"
         plain = "slower" if self.latency.verdict == "slower" else "not measurably faster"
         return f"{plain}; written because that was forced" if self.output else f"{plain}; not written"
@@ -155,6 +156,10 @@ class Report:
     def timed(self, comparison: Comparison) -> Report:
         """The same report with the result of a timing."""
         return replace(self, latency=comparison, environment={**self.environment, **comparison.environment})
+
+    def to_json(self) -> str:
+        """The report as a JSON file holds it."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON types only: `json.loads(json.dumps(d)) == d`."""
@@ -328,8 +333,3 @@ def places(model: Model) -> dict[str, str]:
     written = {name: node_name(node) for node in nodes for name in node.output}
     read = {name: node_name(node) for node in reversed(nodes) for name in node.input}
     return read | written
-
-
-def node_name(node: onnx.NodeProto) -> str:
-    """The name errors and reports use: a node without one goes by its first output."""
-    return node.name or (node.output[0] if node.output else node.op_type)

@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from onnxprune.bench.statistics import Interval
 from onnxprune.report import words
 from onnxprune.report.canvas import Canvas, View
+from onnxprune.report.data import plain
 from onnxprune.report.markdown import code, escaped, row
 
 SCHEMA = "onnxprune/front/1"
@@ -76,9 +77,7 @@ class Front:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        points = [{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items()} for p in self.points]
-        held = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return held | {"schema": SCHEMA, "points": points}
+        return {key: plain(value) for key, value in ({"schema": SCHEMA} | asdict(self)).items()}
 
     @property
     def columns(self) -> list[str]:

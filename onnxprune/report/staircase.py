@@ -22,7 +22,7 @@ def profile_view(profile: Profile) -> View:
 
     def draw(canvas: Canvas) -> Iterator[RenderableType]:
         yield canvas.panel("profile", canvas.facts(facts(canvas, profile)))
-        yield stairs(profile)
+        yield stairs(canvas, profile)
         if len(profile.groups) > ROWS:
             yield canvas.text(f"and {len(profile.groups) - ROWS} more groups that can save less", "dim")
 
@@ -38,13 +38,10 @@ def facts(canvas: Canvas, profile: Profile) -> Iterator[tuple[str, Text]]:
     yield "processor", canvas.text(str(profile.environment.get("cpu", "unknown")))
 
 
-def stairs(profile: Profile) -> Table:
+def stairs(canvas: Canvas, profile: Profile) -> Table:
     """Time of the whole model at a few widths of each group, all other groups whole."""
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("group", overflow="fold")
-    table.add_column("layers", justify="right")
-    table.add_column("channels: ms of the whole model")
-    table.add_column("can save", justify="right")
+    columns = ("group", "left"), ("layers", "right"), ("channels: ms of the whole model", "left"), ("can save", "right")
+    table = canvas.table(columns)
     for entry in profile.groups[:ROWS]:
         table.add_row(escape(entry.group), str(len(entry.sources)), steps(entry), f"{entry.saves:.1%}")
     return table

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 import onnx
 
+from onnxprune.graph import node_name
 from onnxprune.labels import LONGEST, Axes, Axis, Freeze, Ids, Ties, in_order, leaf_of, spread, varies
 from onnxprune.model import Array, Dim, Model, Shape
 from onnxprune.rules.records import CannotTrace, Product, Records, Rows
@@ -29,7 +30,7 @@ class Op:
     ) -> None:
         self.node, self.model, self.ties, self.records, self._labels = node, model, ties, records, labels
         self.kind = node.op_type
-        self.name = node.name or (node.output[0] if node.output else node.op_type)
+        self.name = node_name(node)
         self.arity, self.outputs = len(node.input), len(node.output)
 
     def as_standard(self) -> Op:

@@ -150,9 +150,7 @@ def optimised_ops(model: Source, *, provider: str = "cpu") -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         path = Path(folder) / "optimised.onnx"
         options = sessions.session_options()
-        options.optimized_model_filepath = str(path)
-        # Weights go to a file of their own: the graph then fits one protobuf whatever the model's size.
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        sessions.keep_optimised(options, path)
         sessions.open_session(model, options, sessions.provider_name(provider))
         graph = onnx.load(path, load_external_data=False).graph
     return Counter(f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in _every_node(graph))

@@ -103,9 +103,7 @@ class Profiled:
         self._marks = mark(graph.graph)
         options = sessions.session_options(threads=threads)
         options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-        options.optimized_model_filepath = str(folder / "optimised.onnx")
-        # Weights go to a file of their own: the graph then fits one protobuf whatever the model's size.
-        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        sessions.keep_optimised(options, folder / "optimised.onnx")
         self._feeds = dict(feeds)
         try:
             self._session = sessions.open_session(

@@ -131,6 +131,15 @@ def session_options(*, threads: int = 1, optimise: bool = True, spinning: bool =
     return options
 
 
+def keep_optimised(options: Any, path: Path) -> None:
+    """Let a session write the graph that it runs.
+
+    Weights go to a file of their own: the graph then fits one protobuf whatever the model's size.
+    """
+    options.optimized_model_filepath = str(path)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+
+
 def onnxruntime() -> Any:
     """The onnxruntime module, imported when first needed: it is an extra, and slow to import."""
     try:

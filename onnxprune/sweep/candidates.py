@@ -31,7 +31,7 @@ class Candidate:
     @property
     def timed(self) -> bool:
         """Whether meeting the target takes measuring times, so that it must have its machine alone."""
-        return not any(getattr(self.target, kind) is not None for kind in ("ratio", "macs", "params"))
+        return self.target.timed
 
 
 def candidates(wanted: Mapping[str, Sequence[float]]) -> tuple[Candidate, ...]:
@@ -43,13 +43,10 @@ def candidates(wanted: Mapping[str, Sequence[float]]) -> tuple[Candidate, ...]:
     Raises:
         PlanError: A value that the target refuses, or a target that cannot be planned for.
     """
-    found = [Candidate(f"{kind}-{value:g}", made(kind, value)) for kind, values in wanted.items() for value in values]
+    found = [
+        Candidate(f"{kind}-{value:g}", Target(**{kind: value})) for kind, values in wanted.items() for value in values
+    ]
     return tuple({candidate.label: candidate for candidate in found}.values())
-
-
-def made(kind: str, value: float) -> Target:
-    """The target with one field set."""
-    return Target(**{kind: value})
 
 
 def numbers(text: str) -> tuple[float, ...]:

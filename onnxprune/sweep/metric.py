@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import onnxprune.errors
 from onnxprune import runtime
+from onnxprune.bench.processes import environment
 from onnxprune.data import Feeds
 from onnxprune.errors import DataError, described
 from onnxprune.model import Array
@@ -46,7 +45,7 @@ def metric(script: Path, model: Path, *, threads: int = 1) -> float:
     with tempfile.TemporaryDirectory(prefix="onnxprune-metric-") as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-c", CHILD, str(script), str(model), str(threads), str(answer)]
-        done = subprocess.run(command, env=importing(), stdin=subprocess.DEVNULL, stdout=STDERR)
+        done = subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, stdout=STDERR)
         try:
             held = json.loads(answer.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -55,13 +54,6 @@ def metric(script: Path, model: Path, *, threads: int = 1) -> float:
     if "error" in held:
         raise DataError(held["error"], where=str(script), remedy=EXAMPLE)
     return float(held["value"])
-
-
-def importing() -> dict[str, str]:
-    """The environment in which a child imports this very package."""
-    root = str(Path(onnxprune.errors.__file__).resolve().parent.parent)
-    rest = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, *([rest] if rest else [])])}
 
 
 def answer_in(script: Path, model: Path, threads: int, answer: Path) -> None:

@@ -204,7 +204,7 @@ def timed(job: Job, key: str, observe: Observer) -> Timing:
     """Time one candidate now."""
     dense, _ = opened(job.source, job.options.through_norms, job.folder.key)
     try:
-        feeds = pipeline.sample(dense, job.options)
+        feeds = pipeline.timing_feeds(dense, pipeline.sample(dense, job.options), job.options)
         pruned = load(job.folder.model(job.label))
         found = pipeline.time_pair(dense, pruned, feeds, job.options, observe).to_dict()
     except OnnxpruneError as error:

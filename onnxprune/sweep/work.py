@@ -6,7 +6,6 @@ the sweep's key and the target, then the content of the pruned model, then the s
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune import pipeline, runtime
+from onnxprune.bench.pair import batch_size
 from onnxprune.data import Feeds, batches, load_npz
 from onnxprune.errors import (
     OnnxpruneError,
@@ -136,7 +136,7 @@ def prune(job: Job) -> bool:
 
     def receive(done: pipeline.Pruned) -> None:
         done.plan.save(job.folder.side(job.label, "plan.json"))
-        write_atomic(job.folder.side(job.label, "json"), json.dumps(done.report.to_dict(), indent=2) + "\n")
+        write_atomic(job.folder.side(job.label, "json"), done.report.to_json())
 
     try:
         target, limits, options = job.candidate.target, job.limits, job.options
@@ -203,7 +203,7 @@ def inputs(dense: Model, options: pipeline.Options) -> Iterator[Feeds]:
         yield from batches(dense, load_npz(dense, options.data), limit=SAMPLES)
         return
     first = pipeline.sample(dense, options)  # of a size that the model takes
-    size = next((a.shape[0] for a in first.values() if a.ndim), 1)
+    size = batch_size(first)
     for draw in range(DRAWS):
         yield runtime.random_feeds(dense, batch=size, seed=options.seed + draw) if draw else first
 

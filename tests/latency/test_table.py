@@ -27,7 +27,7 @@ def measured() -> tuple[Dependencies, Regions, Terms, tuple[np.ndarray, ...]]:
     regions = split(dependencies)
     terms = terms_of(dependencies, regions, 4)
     choosers = choosers_of(dependencies, score(dependencies), Limits(align=2), finer=False)
-    levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    levels = levels_of(choosers)
     plans = [removed_by(dependencies, levels, chosen) for chosen in design(levels)]
     return dependencies, regions, terms, (terms.dense, *(terms.measure(dependencies.keep(p)) for p in plans))
 

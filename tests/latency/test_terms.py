@@ -66,7 +66,7 @@ def removals(dependencies: Dependencies, count: int = 3) -> list[np.ndarray]:
     for rows in ("equal", "whole"):
         for align in (1, 4):
             choosers = choosers_of(dependencies, score(dependencies), Limits(rows=rows, align=align), finer=True)
-            levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+            levels = levels_of(choosers)
             picks = [[int(rng.integers(len(options))) for options in levels] for _ in range(count)]
             found += [removed_by(dependencies, levels, pick) for pick in picks]
     return found
@@ -89,8 +89,8 @@ def test_widths_from_adding_up_changes_are_those_of_the_whole_removal(name: str)
     price = Price(t := terms(dependencies), np.ones(terms(dependencies).factor.size))
     for rows in ("auto", "equal", "whole"):
         choosers = choosers_of(dependencies, score(dependencies), Limits(rows=rows), finer=False)
-        levels = [levels_of(choosers, g) for g in range(len(dependencies.groups))]
-        search = Search.of(price, choices_of(dependencies, price, levels))
+        levels = levels_of(choosers)
+        search = Search.of(price, choices_of(dependencies, price.terms, levels))
         for _ in range(5):
             for g, options in enumerate(levels):
                 search.move(g, int(rng.integers(len(options))))
@@ -107,7 +107,7 @@ def test_less_of_everything_is_never_more_work(name: str, step: int) -> None:
     for rows in ("equal", "whole"):
         choosers += choosers_of(dependencies, score(dependencies), Limits(rows=rows), finer=False)
     for chooser in choosers:
-        levels = [levels_of([chooser], g) for g in range(len(dependencies.groups))]
+        levels = levels_of([chooser])
         for g, options in enumerate(levels):
             chosen = [0] * len(levels)
             before = price.features(price.dense)

@@ -21,7 +21,7 @@ GAP = 0.05  # of the geometric mean of kept importance, below the best of all co
 
 def levels(dependencies: Dependencies, *, finer: bool = True, **limits: object) -> list[list[Level]]:
     choosers = choosers_of(dependencies, score(dependencies), Limits(**limits), finer=finer)
-    return [levels_of(choosers, g) for g in range(len(dependencies.groups))]
+    return levels_of(choosers)
 
 
 def problem(name: str, seed: int, *, align: int = 4, step: int = 4) -> tuple[Price, Choices]:
@@ -32,7 +32,7 @@ def problem(name: str, seed: int, *, align: int = 4, step: int = 4) -> tuple[Pri
     dear[KINDS.index("macs in steps")] += 0.5
     scale = terms.features(terms.dense).sum(axis=0)
     price = Price(terms, (dear / np.maximum(scale, 1))[terms.kind])
-    return price, choices_of(dependencies, price, levels(dependencies, align=align))
+    return price, choices_of(dependencies, price.terms, levels(dependencies, align=align))
 
 
 def every(price: Price, choices: Choices) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ def test_the_time_is_kept_and_little_importance_lost_to_the_best(name: str, seed
     times, kept = every(price, choices)
     for share in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0):
         limit = float(times.max()) * share
-        found = within(price, choices, limit)
+        found = within(Search.of(price, choices), limit)
         possible = kept[times <= limit]
         if found is None:
             assert not possible.size
@@ -73,12 +73,12 @@ def test_the_time_is_kept_and_little_importance_lost_to_the_best(name: str, seed
 def test_the_fastest_is_the_fastest_of_all_combinations(name: str, seed: int) -> None:
     price, choices = problem(name, seed)
     times, _ = every(price, choices)
-    assert fastest(price, choices).total == pytest.approx(float(times.min()), rel=1e-9)
+    assert fastest(Search.of(price, choices)).total == pytest.approx(float(times.min()), rel=1e-9)
 
 
 def test_the_whole_model_is_the_answer_where_there_is_time_for_it() -> None:
     price, choices = problem("chain", 0)
-    found = within(price, choices, float(price.total(price.terms.dense)))
+    found = within(Search.of(price, choices), float(price.total(price.terms.dense)))
     assert found is not None and found.kept == pytest.approx(1.0) and not found.chosen.any()
 
 
@@ -180,7 +180,9 @@ def test_a_given_ratio_is_priced_from_the_start() -> None:
     dependencies = graphs.traced(graphs.chain())
     terms = terms_of(dependencies, whole_region(dependencies.model.proto.graph), 1)
     price = Price(terms, np.ones(terms.factor.size))
-    search = Search.of(price, choices_of(dependencies, price, levels(dependencies, layer_ratios=(("c2.w", 0.25),))))
+    search = Search.of(
+        price, choices_of(dependencies, price.terms, levels(dependencies, layer_ratios=(("c2.w", 0.25),)))
+    )
     assert search.total < float(price.total(terms.dense)) and search.kept < 1
 
 

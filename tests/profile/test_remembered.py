@@ -33,7 +33,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dependencies: Depen
 def measured(dependencies: Dependencies) -> Profiler:
     """Measured and kept."""
     profiler = profiler_of(dependencies, FEEDS, 8)
-    levels = [levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False), g) for g in range(3)]
+    levels = levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False))
     profile(profiler, levels)
     save(profiler)
     return profiler
@@ -98,7 +98,7 @@ def test_an_interrupted_profile_goes_on_where_it_ended(machine: Machine, depende
 
 def test_the_staircases_are_read_off_the_table(machine: Machine, dependencies: Dependencies) -> None:
     profiler = measured(dependencies)
-    levels = [levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False), g) for g in range(3)]
+    levels = levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False))
     found = profile_of(profiler, profiler.table(), levels)
     assert {s.group for s in found.groups} == {g.name for g in dependencies.groups}
     assert [s.saves for s in found.groups] == sorted((s.saves for s in found.groups), reverse=True)

@@ -94,3 +94,10 @@ def points(x: Sequence[float], y: Sequence[float], texts: Sequence[str], **more:
     """Points with tooltips; the page's arrow keys read them one by one."""
     held = {"x": list(x), "y": list(y), "hovertext": list(texts), "hoverinfo": "text"}
     return {"type": "scatter", "mode": "markers", **held, **more}
+
+
+def intervals(values: Sequence[float], bounds: Sequence[tuple[float, float]], **look: object) -> Json:
+    """Bars from the lower to the upper bound of each value: plotly's error bars, `look` their thickness and so on."""
+    pairs = list(zip(values, bounds, strict=True))
+    above, below = [high - value for value, (_, high) in pairs], [value - low for value, (low, _) in pairs]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnxprune.report import words
 from onnxprune.report.front import Front, Point, cell
-from onnxprune.report.html.figures import Chart, Json, hover, layout, legend, merged, points
+from onnxprune.report.html.figures import Chart, Json, hover, intervals, layout, legend, merged, points
 from onnxprune.report.html.markup import Row, Table
 
 NAMES = {"bytes": "size", "macs": "MACs", "params": "parameters", "ci95": "95% interval", "agreement": "top-1 kept"}
@@ -62,15 +62,7 @@ def dots(front: Front, found: Sequence[Point], title: str, colour: str, symbol: 
     """Some candidates with their intervals."""
     across = [gain(front, p) or 0.0 for p in found]
     bounds = [p.ci95 if p.ci95 and timed(front) else (x, x) for p, x in zip(found, across, strict=True)]
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - x for x, (_, high) in zip(across, bounds, strict=True)],
-        "arrayminus": [x - low for x, (low, _) in zip(across, bounds, strict=True)],
-        "thickness": 1.5,
-        "width": 4,
-        "color": colour,
-    }
+    error = intervals(across, bounds, thickness=1.5, width=4, color=colour)
     texts = [candidate(front, p) for p in found]
     more = {"error_x": error, "name": title, "marker": {"size": 11, "color": colour, "symbol": symbol}}
     return points(across, [quality(front, p) or 0.0 for p in found], texts, **more)

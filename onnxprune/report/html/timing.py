@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.bench import Comparison
 from onnxprune.report import words
-from onnxprune.report.html.figures import Chart, Json, hover, layout, line, merged, points
+from onnxprune.report.html.figures import Chart, Json, hover, intervals, layout, line, merged, points
 from onnxprune.report.html.markup import Row, Table
 
 RUNNERS = {"after": "pruned", "before": "dense", "control": "dense again"}
@@ -28,15 +28,7 @@ def speedup(c: Comparison) -> Chart:
     """The pruned model and the control against the dense model."""
     rows = [("pruned", c.speedup, c.ci95, "--kept"), ("dense again (A/A)", c.control, c.control_ci95, "--muted")]
     values = [value for _, value, _, _ in rows]
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - value for _, value, (_, high), _ in rows],
-        "arrayminus": [value - low for _, value, (low, _), _ in rows],
-        "thickness": 2.5,
-        "width": 8,
-        "color": "--text",
-    }
+    error = intervals(values, [bounds for _, _, bounds, _ in rows], thickness=2.5, width=8, color="--text")
     texts = [hover(name, f"{value:.3f}x", f"95% interval {b[0]:.3f} to {b[1]:.3f}") for name, value, b, _ in rows]
     marker = {"size": 13, "color": [colour for *_, colour in rows]}
     data = [points(values, [1, 0], texts, error_x=error, marker=marker)]
@@ -107,15 +99,8 @@ def cloud(name: str, times: np.ndarray, height: int) -> Json:
 def middles(rows: Sequence[tuple[str, np.ndarray]], heights: Mapping[str, int]) -> Json:
     """Median and percentiles of each runner."""
     found = [(name, *np.quantile(times, [0.5, 0.1, 0.9]).tolist()) for name, times in rows]
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": [high - mid for _, mid, _, high in found],
-        "arrayminus": [mid - low for _, mid, low, _ in found],
-        "thickness": 2,
-        "width": 9,
-        "color": "--text",
-    }
+    ends = [(low, high) for _, _, low, high in found]
+    error = intervals([mid for _, mid, _, _ in found], ends, thickness=2, width=9, color="--text")
     texts = [
         hover(RUNNERS.get(name, name), f"median {words.milliseconds(mid)}", f"90% below {words.milliseconds(high)}")
         for name, mid, _, high in found
