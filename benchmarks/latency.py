@@ -191,7 +191,7 @@ def beside(case: Case, path: Path) -> dict[str, Any] | None:
     if removed is None:
         return None
     timed = case.together({"peer": str(path), "ours": rewrite(case.dependencies, removed)})
-    facts = {k: v for k, v in facts.items() if k != "layers"}
+    facts = {k: v for k, v in facts.items() if k.startswith(("file_kept", "kept", "macs", "params", "ratio"))}
     return {"file": path.name, "peer": facts, "kept": case.kept(removed), "macs": case.macs(removed)} | timed
 
 

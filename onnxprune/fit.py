@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from onnxprune.bench import Comparison, bench
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
@@ -24,9 +26,12 @@ from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies
 
-TRIALS = 8
+TRIALS = 10
+LEARN = 3  # trials before their errors, taken together, move the aim
+HURRY = 2  # last trials, which aim for more than was asked: faster than asked is better than not met
 NEAR = 0.03  # a speedup within this share of what was asked is what was asked
 TRIAL_S = 3.0  # seconds of timing for each trial
+ALIKE = 0.01  # share of the least time that is not worth importance
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Fitted:
         comparison: The measurement of the plan.
         reached: Whether it is at least as fast as asked, within `NEAR`.
         trials: All plans measured, in order.
+        least: Whether the fastest plan there is was measured, and was too slow.
     """
 
     plan: Plan
@@ -63,6 +69,7 @@ class Fitted:
     comparison: Comparison
     reached: bool
     trials: tuple[Trial, ...]
+    least: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """How the target was met, as JSON types."""
@@ -92,6 +99,7 @@ class Fit:
     observe: Observer = lambda _, __: None
     trials: list[Trial] = field(default_factory=list)
     best: tuple[tuple[bool, float], Plan, Comparison] | None = None
+    least: bool = False
 
     def wanted(self, comparison: Comparison | None) -> float:
         """The speedup to reach; a target in milliseconds is one against the dense model's time in the same run."""
@@ -107,25 +115,39 @@ class Fit:
         tried: set[bytes] = set()
         for trial in range(TRIALS):
             self.observe("fit", trial / TRIALS)
-            search, least = self.solve(correct)
+            search, least = self.solve(correct, self.aim(trial))
             removed = removed_by(self.profiler.dependencies, self.choices.levels, search.chosen.tolist())
             comparison = self.measure(removed, search, TRIAL_S, trial)
             if self.near(comparison):
                 comparison = self.measure(removed, search, 2 * TRIAL_S, trial + TRIALS)
             self.keep(search, comparison)
-            again = search.chosen.tobytes() in tried
-            if self.near(comparison) or again or (least and comparison.speedup < self.wanted(comparison)):
+            again = search.chosen.tobytes() in tried and trial >= LEARN
+            self.least = least and comparison.speedup < self.wanted(comparison)
+            if self.near(comparison) or again or self.least:
                 break
             tried.add(search.chosen.tobytes())
             correct = self.profiler.sample(removed, comparison.speedup)
         return self.answer()
 
-    def solve(self, correct: Sample | None) -> tuple[Search, bool]:
-        """The plan that should meet the target; and whether it is the fastest there is."""
+    def aim(self, trial: int) -> float:
+        """Share of the time asked for to plan with.
+
+        Correcting the table for one plan can leave it wrong for the next; what all plans have in common is met here.
+        """
+        errors = np.array([t.speedup / t.predicted for t in self.trials[1:]])  # the first was planned uncorrected
+        alike = trial >= LEARN and ((errors < 1).all() or (errors > 1).all())
+        common = float(np.median(errors)) if alike else 1.0
+        return common * (1 - NEAR) ** max(0, trial + 1 + HURRY - TRIALS)
+
+    def solve(self, correct: Sample | None, aim: float) -> tuple[Search, bool]:
+        """The plan that should meet the target; and whether it is the fastest there is, or as good as that."""
         whole = Search.of(self.profiler.table(correct).price, self.choices)
         limit = self.profiler.dense_ms / self.wanted(self.best[2] if self.best else None)
-        found = within(whole, limit)
-        return (fastest(whole), True) if found is None else (found, False)
+        found = within(whole, limit * aim)
+        if found is not None:
+            return found, False
+        quick = fastest(whole)
+        return within(whole, quick.total * (1 + ALIKE)) or quick, True
 
     def measure(self, removed: Ids, search: Search, budget_s: float, seed: int) -> Comparison:
         """Time a plan against the dense model."""
@@ -161,7 +183,7 @@ class Fit:
         """The best plan that was measured."""
         assert self.best is not None
         (slow, _), plan, comparison = self.best
-        return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials))
+        return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials), self.least)
 
 
 def meet(

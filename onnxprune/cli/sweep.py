@@ -10,12 +10,13 @@ import typer
 
 from onnxprune import pipeline
 from onnxprune import sweep as sweeping
-from onnxprune.cli.commands import app
+from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
     Criterion,
     Data,
+    HtmlOut,
     In,
     Json,
     LayerRatio,
@@ -32,9 +33,11 @@ from onnxprune.cli.options import (
     parse_layers,
 )
 from onnxprune.errors import PlanError
+from onnxprune.model import write_atomic
 from onnxprune.plan import Limits
 from onnxprune.report import words
 from onnxprune.report.front import front_view
+from onnxprune.report.html import front_html
 
 DEFAULT = "0.1:0.9:0.1"
 FORM = "FIRST:LAST:STEP|A,B,.."
@@ -100,16 +103,20 @@ def sweep(
     backend: Backend = "loky",
     scheduler: Scheduler = None,
     overwrite: Overwrite = False,
+    html: HtmlOut = None,
     as_json: Json = False,
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
+    check_side_files([model, data, script], [], html)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
     options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)
+    if html:
+        write_atomic(html, front_html(found.front))
     finish(found, output, as_json)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from onnxprune.align import width_step
-from onnxprune.bench import Comparison
 from onnxprune.data import Feeds
 from onnxprune.errors import PlanError, VerificationError
 from onnxprune.fit import Fitted, meet
@@ -126,16 +125,17 @@ class TimedPlans:
         self.found = replace(found, plan=as_asked(found.plan, self.limits))
         return self.found.plan
 
-    def timing(self, plan: Plan) -> Comparison | None:
-        """The measurement of a plan, if it was the last one made."""
-        return self.found.comparison if self.found and self.found.plan.groups == plan.groups else None
+    def fitted(self, plan: Plan) -> Fitted | None:
+        """How the target was met, if the plan is the last one made."""
+        return self.found if self.found and self.found.plan.groups == plan.groups else None
 
 
 def out_of_reach(found: Fitted) -> PlanError:
     """The error for a time that no plan meets."""
     best = found.comparison
     wanted = f"{found.wanted:.2f}x ({best.before_ms / found.wanted:.3g} ms)"
-    what = f"{wanted} is out of reach: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
+    missed = "is out of reach" if found.least else f"was not met by {len(found.trials)} plans"
+    what = f"{wanted} {missed}: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
     remedy = "ask for less, relax --max-ratio, --skip or --align, or take that with --best-effort; nothing was written"
     return PlanError(what, remedy=remedy)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onnxprune.data import batches
 from onnxprune.errors import OnnxpruneError
+from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
 from onnxprune.importance import Scores, score
 from onnxprune.isolate import Replan, isolate
@@ -17,9 +18,9 @@ from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
-from onnxprune.report import make_report
+from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
-from onnxprune.runtime import provider_name
+from onnxprune.runtime import Feeds, provider_name
 from onnxprune.trace import Dependencies, trace
 from onnxprune.verify import check_normalised
 
@@ -132,14 +133,10 @@ def carry_out(
     gone = removal(dependencies, found.removed)
     facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    known = replan.timing(found.plan) if isinstance(replan, TimedPlans) else None
-    if options.time or known:
-        batch = timing_feeds(original, feeds, options)
-        report = report.timed(known or time_pair(original, found.model, batch, options, observe))
-        observe("judge", 0.0)
+    fitted = replan.fitted(found.plan) if isinstance(replan, TimedPlans) else None
+    if options.time or fitted:
         shaped = replace(original, shapes=dependencies.model.shapes)
-        how = options.threads, options.seed
-        report = judged(report, shaped, found.model, batch, *how, always=options.explain, force=options.force)
+        report = timed(report, fitted, shaped, found.model, timing_feeds(original, feeds, options), options, observe)
     done = Pruned(found.model, found.plan, report)
     if (error := refusal(done.report)) is None:
         observe("save", 0.0)
@@ -148,3 +145,20 @@ def carry_out(
     if error:
         raise error
     return done
+
+
+def timed(
+    report: Report,
+    fitted: Fitted | None,
+    original: Model,
+    pruned: Model,
+    batch: Feeds,
+    options: Options,
+    observe: Observer,
+) -> Report:
+    """The report with a timing, the one that a target in time was met by if there is one, and its judgement."""
+    timing = fitted.comparison if fitted else time_pair(original, pruned, batch, options, observe)
+    observe("judge", 0.0)
+    how = options.threads, options.seed
+    found = report.timed(timing, fitted)
+    return judged(found, original, pruned, batch, *how, always=options.explain, force=options.force)

@@ -19,6 +19,7 @@ import onnx
 
 from onnxprune.bench import Comparison
 from onnxprune.cost import Cost, cost, dense_mask, macs
+from onnxprune.fit import Fitted
 from onnxprune.gains import Gains
 from onnxprune.graph import every_node, node_name
 from onnxprune.importance import Scores
@@ -33,6 +34,7 @@ from onnxprune.verify import Equivalence
 
 SCHEMA = "onnxprune/report/1"
 UNPRODUCED = "no filter produces it"
+SMALLEST = 1e-12  # share of importance; a group of which nothing is left has no logarithm
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class Report:
         isolated: Group -> why it was left whole although the plan removed from it.
         gains: Where the time goes and which layers failed to gain, where that was profiled.
         edges: Which group's channels are read by the layers of which other.
+        fit: How a target in time was met, where one was given.
     """
 
     model: str
@@ -142,6 +145,16 @@ class Report:
     isolated: Mapping[str, str] = field(default_factory=dict)
     gains: Gains | None = None
     edges: tuple[Edge, ...] = ()
+    fit: Fitted | None = None
+
+    @property
+    def kept(self) -> float | None:
+        """Geometric mean over the prunable layers of the share of importance that stays; None where it is not known."""
+        ranked = [(g.importance.share, len(g.sources)) for g in self.groups if g.importance]
+        if not ranked or len(ranked) < len(self.groups):
+            return None
+        shares, layers = np.array(ranked).T
+        return float(np.exp(np.average(np.log(np.maximum(shares, SMALLEST)), weights=layers)))
 
     @property
     def verdict(self) -> str:
@@ -153,9 +166,10 @@ class Report:
         plain = "slower" if self.latency.verdict == "slower" else "not measurably faster"
         return f"{plain}; written because that was forced" if self.output else f"{plain}; not written"
 
-    def timed(self, comparison: Comparison) -> Report:
-        """The same report with the result of a timing."""
-        return replace(self, latency=comparison, environment={**self.environment, **comparison.environment})
+    def timed(self, comparison: Comparison, fit: Fitted | None = None) -> Report:
+        """The same report with the result of a timing, and how a target in time was met."""
+        together = {**self.environment, **comparison.environment}
+        return replace(self, latency=comparison, fit=fit, environment=together)
 
     def to_json(self) -> str:
         """The report as a JSON file holds it."""
@@ -174,6 +188,8 @@ class Report:
             "after": self.after.to_dict(),
             "verified": verified,
             "latency": timing(self.latency),
+            "fit": None if self.fit is None else self.fit.to_dict(),
+            "importance_kept": self.kept,
             "verdict": self.verdict,
             "gains": None if self.gains is None else self.gains.to_dict(),
             "accuracy": self.accuracy,

@@ -61,7 +61,11 @@ def findings(report: Report) -> Iterator[str]:
         yield f"- **Left whole:** {code(group)}: {escaped(reason)}"
     for name, line in words.approximation(report.verified):
         yield f"- **{name.capitalize()}:** {escaped(line)}"
+    if report.kept is not None:
+        yield f"- **Importance:** {words.importance(report.kept)}"
     yield from latency(report.latency)
+    if report.fit:
+        yield f"- **Asked for:** {words.fitted(report.fit)}"
     yield f"- **Verdict:** {report.verdict}"
     if report.settings:
         yield f"- **Settings:** {escaped(words.settings(dict(report.settings)))}"

@@ -65,6 +65,8 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
     if report.accuracy:
         right = report.accuracy["before"], report.accuracy["after"]
         yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
+    if report.kept is not None:
+        yield "importance", canvas.text(words.importance(report.kept))
     yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
     yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
     if report.isolated:
@@ -73,6 +75,7 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         yield "latency", canvas.text("not measured")
     else:
         yield from latency(canvas, report.latency)
+        yield from (("asked for", canvas.text(words.fitted(f))) for f in [report.fit] if f)
         yield "verdict", canvas.text(report.verdict, "green" if report.verdict == "faster" else "yellow")
     if report.settings:
         yield "settings", canvas.text(words.settings(dict(report.settings)), "dim")

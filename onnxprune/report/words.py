@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from onnxprune.bench import MARGIN, Comparison
+from onnxprune.fit import Fitted
 from onnxprune.verify import Equivalence
 
 GAP = "..."
@@ -96,6 +97,18 @@ def speedup(c: Comparison) -> str:
         noise = f"; identical models differed by {c.margin:.0%}" if c.margin > MARGIN else ""
         return f"{c.verdict} ({figures}{noise})"
     return f"{c.verdict}: {figures}"
+
+
+def fitted(f: Fitted) -> str:
+    """How a target in time was met."""
+    found = ", ".join(f"{t.speedup:.2f}x" for t in f.trials)
+    end = "met" if f.reached else "out of reach" if f.least else "not met"
+    return f"{f.wanted:.2f}x, {end} after {plural(len(f.trials), 'measurement')}: {found}"
+
+
+def importance(kept: float) -> str:
+    """What is left of the layers' importance."""
+    return f"{kept:.1%} kept, geometric mean over the layers"
 
 
 def control(c: Comparison) -> str:

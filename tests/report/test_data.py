@@ -16,7 +16,7 @@ from tests.report.runs import Run, odd, oddities, run
 
 KEYS = set(
     "schema onnxprune model output before after removed removed_per_group copies frozen verified latency accuracy "
-    "settings groups environment isolated edges verdict gains".split()
+    "settings groups environment isolated edges verdict gains fit importance_kept".split()
 )
 BUILDS = {**ALL, "oddities": oddities}
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from onnxprune.bench import Comparison
+from onnxprune.fit import Fitted
+from onnxprune.gains import Gains
 from onnxprune.report import words
 from onnxprune.report.data import Report
 from onnxprune.report.front import Front
+from onnxprune.report.gains import why
 from onnxprune.report.html import charts, network, timing
 from onnxprune.report.html.figures import Chart
 from onnxprune.report.html.markup import EMPTY, Html, Row, Table, code, details, element, joined, render
@@ -89,12 +93,15 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield from words.approximation(report.verified)
     if report.isolated:
         yield "left whole", words.isolated(report.isolated)
+    if report.kept is not None:
+        yield "importance", words.importance(report.kept)
     if report.latency is None:
         yield "latency", "not measured"
     else:
-        yield "speedup", words.speedup(report.latency)
-        yield "A/A control", words.control(report.latency)
-        yield "measured on", words.conditions(report.latency)
+        yield from measured(report.latency)
+        yield "verdict", report.verdict
+    if report.fit:
+        yield "asked for", words.fitted(report.fit)
     if report.settings:
         yield "settings", words.settings(dict(report.settings))
     single = {key: value for key, value in report.environment.items() if isinstance(value, str | int | float)}
@@ -102,11 +109,81 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield "environment", f"onnxprune {report.version}" + (f", {versions}" if versions else "")
 
 
+def measured(c: Comparison) -> Iterator[tuple[str, str]]:
+    """What the timing says, how sure that is, and what else was measured."""
+    yield "speedup", words.speedup(c)
+    for before, after, what in words.throughput(c):
+        yield "throughput", f"{before} → {after}, {what}"
+    for name, before, after in words.footprints(c):
+        yield name, f"{before} → {after}"
+    yield "A/A control", words.control(c)
+    if moved := words.drift(c):
+        yield "drift", moved
+    yield "measured on", words.conditions(c)
+
+
 def latency(report: Report) -> Section | None:
-    """How fast, and how sure."""
+    """How fast, how sure, and how a target in time was met."""
     if report.latency is None:
         return None
-    return Section("latency", "Latency", charts=tuple(timing.charts(report.latency)))
+    after = trials(report.fit) if report.fit else EMPTY
+    return Section("latency", "Latency", charts=tuple(timing.charts(report.latency)), after=after)
+
+
+def trials(fit: Fitted) -> Html:
+    """The plans that were measured on the way to a target."""
+    rows = []
+    for n, t in enumerate(fit.trials, 1):
+        figures = (f"{t.predicted:.3f}x", f"{t.speedup:.3f}x", f"{t.ci95[0]:.3f} to {t.ci95[1]:.3f}", f"{t.kept:.1%}")
+        rows.append(Row((str(n), *figures)))
+    headers = ("trial", "#expected", "#measured", "#95% interval", "#importance kept")
+    head = element("h3", f"Asked for {words.fitted(fit)}")
+    return joined([head, render(Table("Plans measured on the way to the target", headers, tuple(rows)))])
+
+
+def gains(report: Report) -> Section | None:
+    """Where the time goes, and which layers failed to gain."""
+    found = report.gains
+    if found is None:
+        return None
+    rows = [
+        Row((o.op, f"{o.count_before} → {o.count_after}", f"{o.ms_before:.3f}", f"{o.ms_after:.3f}"))
+        for o in found.operators
+    ]
+    headers = ("operator", "#count", "#ms before", "#ms after")
+    parts = [*failed(found), render(Table("Time per operator as onnxruntime runs it", headers, tuple(rows)))]
+    return Section("gains", "Where the time goes", joined([*parts, every(found)]))
+
+
+def failed(found: Gains) -> Iterator[Html]:
+    """The layers that failed to gain, with why and what helps."""
+    if not found.failed:
+        if found.layers:
+            yield element("p", "Every layer whose work shrank gained.")
+        return
+    yield element("h3", f"{words.plural(len(found.failed), 'layer')} failed to gain")
+    rows = []
+    for layer in found.failed:
+        texts, remedies = why(layer)
+        times = (f"{side.ms:.3f}" for side in (layer.pair.before, layer.pair.after))
+        names = (layer.pair.node, layer.pair.name)
+        rows.append(Row((code(layer.pair.node), *times, "; ".join(texts), "; ".join(remedies)), names))
+    headers = ("layer", "#ms before", "#ms after", "why", "remedy")
+    yield render(Table("Layers that failed to gain", headers, tuple(rows)))
+
+
+def every(found: Gains) -> Html | None:
+    """All layers, folded away."""
+    if not found.layers:
+        return None
+    rows = []
+    for layer in found.layers:
+        b, a = layer.pair.before, layer.pair.after
+        shapes = (" x ".join(map(str, side.shape)) for side in (b, a))
+        names = (layer.pair.node, layer.pair.name)
+        rows.append(Row((code(layer.pair.node), *shapes, f"{b.ms:.3f}", f"{a.ms:.3f}"), names))
+    headers = ("layer", "shape before", "shape after", "#ms before", "#ms after")
+    return details("Layer by layer", render(Table("Time per layer", headers, tuple(rows))))
 
 
 def channels(report: Report) -> Section | None:
@@ -171,6 +248,7 @@ def sweep(front: Front) -> Section:
 SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     summary,
     latency,
+    gains,
     channels,
     importance,
     graph,
