@@ -13,6 +13,8 @@ from onnxprune.model import Model
 from onnxprune.report import Report
 from onnxprune.runtime import Feeds
 
+CPU = "CPUExecutionProvider"
+
 
 def judged(
     report: Report,
@@ -38,7 +40,8 @@ def judged(
         force: Whether it is written in any case.
     """
     faster = report.latency is not None and report.latency.verdict == "faster"
-    gains = explain(dense, pruned, feeds, threads=threads, seed=seed) if always or not faster else None
+    tells = report.latency is None or report.latency.provider == CPU  # what other kernels take, no profile says
+    gains = explain(dense, pruned, feeds, threads=threads, seed=seed) if tells and (always or not faster) else None
     return replace(report, output=report.output if faster or force else "", gains=gains)
 
 
@@ -64,7 +67,7 @@ def no_speedup(comparison: Comparison, gains: Gains | None) -> NoSpeedup:
     advice = next((r.remedy for layer in layers for r in layer.reasons if "--align" in r.remedy), "remove more")
     return NoSpeedup(
         f"the pruned model is {verdict} ({figures}{noise}) and was not written",
-        where=summed_up(layers) if layers else "no layer stands out",
+        where=summed_up(layers) if layers else "no layer stands out" if gains else "",
         remedy=f"{advice}, or write it all the same with --force",
     )
 

@@ -34,7 +34,8 @@ SYNOPSIS = {
     "ops": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
     "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
-    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite --json",
+    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite "
+    "--html R.html --json",
     "demo": "--output",
 }
 DEFAULTS = {

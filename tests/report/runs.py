@@ -10,12 +10,15 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.bench import Comparison, Samples, Throughput, compare
+from onnxprune.fit import Fitted, Trial
+from onnxprune.gains import Gains, Layer, Operator, Pair, Reason, Side
 from onnxprune.importance import score
 from onnxprune.labels import Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan, Target, plan
 from onnxprune.report import GroupReport, Report, make_report
 from onnxprune.rewrite import removal, rewrite
+from onnxprune.runtime import Kernel
 from onnxprune.trace import Dependencies
 from onnxprune.verify import Equivalence
 from tests.graphs import Net, traced
@@ -116,3 +119,23 @@ def many(report: Report, count: int) -> Report:
 def group(name: str, node: str = "", note: str = "") -> GroupReport:
     """One group."""
     return GroupReport(name, (f"{name}:0",), (node,), 8, 4, 1000, 500, note)
+
+
+def fitted() -> Fitted:
+    """A target of 1.5x, met by the second plan."""
+    trials = (Trial(1.5, 1.38, (1.37, 1.39), 0.91), Trial(1.5, 1.49, (1.48, 1.5), 0.874))
+    return Fitted(odd().plan, 1.5, timed(1.49), True, trials)
+
+
+def gains() -> Gains:
+    """Where a model and its pruning spend their time: one layer that failed to gain, one that did."""
+    slow, quick = (layer(name, *times) for name, *times in (("slow", 1.5, 1.4), ("quick", 1.5, 0.6)))
+    why = Reason("unaligned width", "5 channels are no multiple of 8", "use --align 8")
+    return Gains((Operator("Conv", 2, 2, 3.0, 2.0),), (replace(slow, lost_ms=0.65, reasons=(why,)), quick), 8, 20)
+
+
+def layer(name: str, before: float, after: float) -> Layer:
+    """A convolution of which half the work went."""
+    kernels = [Kernel(name, "Conv", name, (ms,), (), (), "CPUExecutionProvider") for ms in (before, after)]
+    sides = [Side((kernel,), (1, 8, 4, 4), work=work) for kernel, work in zip(kernels, (2.0, 1.0), strict=True)]
+    return Layer(Pair(name, f"node of {name}", *sides))

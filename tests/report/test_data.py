@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from onnxprune.report.data import Frozen
+from onnxprune.importance import score
+from onnxprune.plan import Limits, Plan
+from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.profile import removed_by
+from onnxprune.report.data import Frozen, make_report
+from onnxprune.rewrite import removal
 from onnxprune.trace import Dependencies
-from tests.graphs import ALL
-from tests.report.runs import Run, odd, oddities, run
+from tests.graphs import ALL, residual, traced
+from tests.report.runs import Run, equal, odd, oddities, run
 
 KEYS = set(
     "schema onnxprune model output before after removed removed_per_group copies frozen verified latency accuracy "
@@ -129,3 +135,18 @@ def test_work_of_all_groups_is_the_model_less_what_is_held(done: Run) -> None:
 
 def macs_of(dependencies: Dependencies, node: str) -> int:
     return round(sum(p.factor * np.prod([i.size for i in p.axes]) for p in dependencies.products if p.node == node))
+
+
+def test_the_importance_kept_is_that_of_the_fit() -> None:
+    """The same figure from the report's groups as from the search that chose the widths."""
+    dependencies = traced(residual())
+    scores = score(dependencies)
+    levels = levels_of(choosers_of(dependencies, scores, Limits(), finer=False))
+    chosen = [len(options) // 2 for options in levels]
+    removed = removed_by(dependencies, levels, chosen)
+    shares = [options[c].kept for options, c in zip(levels, chosen, strict=True)]
+    layers = [len(g.sources) for g in dependencies.groups]
+    wanted = float(np.exp(np.average(np.log(shares), weights=layers)))
+    made = make_report(dependencies, Plan("", {}, ()), removed, removal(dependencies, removed), equal(), scores=scores)
+    assert made.kept == pytest.approx(wanted, rel=1e-6)
+    assert replace(made, groups=tuple(replace(g, importance=None) for g in made.groups)).kept is None

@@ -18,7 +18,7 @@ from onnxprune.report.html.markup import ROWS, Row, Table, element, render
 from onnxprune.report.html.network import NODES, network
 from tests.graphs import ALL
 from tests.report.pages import EVIL, Page, front, hostile, scored
-from tests.report.runs import many, odd, run, timed
+from tests.report.runs import fitted, fully_timed, gains, many, odd, run, timed
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +153,22 @@ def test_without_plotly_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "plotly.offline", None)
     with pytest.raises(OutputError, match=r"onnxprune\[html\]"):
         require()
+
+
+def test_layers_that_failed_to_gain_stand_with_reason_and_remedy() -> None:
+    read = Page(to_html(replace(scored(), gains=gains())))
+    text = " ".join(read.words)
+    assert "gains" in read.ids() and "1 layer failed to gain" in text
+    assert "5 channels are no multiple of 8" in text and "use --align 8" in text
+    without = replace(gains(), layers=gains().layers[1:])
+    assert "Every layer whose work shrank gained" in " ".join(Page(to_html(replace(scored(), gains=without))).words)
+
+
+def test_the_way_to_a_target_is_a_table() -> None:
+    text = " ".join(Page(to_html(scored().timed(timed(1.49), fitted()))).words)
+    assert "1.50x, met after 2 measurements" in text and "1.380x" in text and "87.4%" in text
+
+
+def test_everything_that_was_timed_is_on_the_page() -> None:
+    text = " ".join(Page(to_html(scored().timed(fully_timed()))).words)
+    assert all(what in text for what in ("peak memory", "load", "throughput", "batch 16", "drift", "99%"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from onnxprune.report import words
-from tests.report.runs import NASTY, timed
+from tests.report.runs import NASTY, fitted, timed
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,11 @@ def test_a_noisy_machine_is_told() -> None:
 def test_settings_read_as_they_were_given() -> None:
     held = {"ratio": 0.3, "skip": ("a*", "b"), "layer_ratios": (("c*", 0.5),)}
     assert words.settings(held) == "ratio 0.3, skip a* b, layer ratios c*=0.5"
+
+
+@pytest.mark.parametrize(
+    ("reached", "least", "text"), [(True, False, "met"), (False, True, "out of reach"), (False, False, "not met")]
+)
+def test_a_target_says_how_it_was_met(reached: bool, least: bool, text: str) -> None:
+    found = replace(fitted(), reached=reached, least=least)
+    assert words.fitted(found) == f"1.50x, {text} after 2 measurements: 1.38x, 1.49x"

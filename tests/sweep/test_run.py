@@ -18,6 +18,7 @@ from onnxprune.errors import OnnxpruneError, RuntimeUnavailable
 from onnxprune.sweep import Pool, Settings, Sweep, candidates, pool, sweep, work
 from tests import graphs
 from tests.contract import Result, check_report, onnxprune, process, snapshot, stored
+from tests.report.pages import Page
 from tests.report.runs import timed
 
 RATIOS = candidates({"ratio": (0.2, 0.4, 0.6)})
@@ -288,3 +289,15 @@ def test_the_command_prints_the_front_or_json(model: Path) -> None:
     again = command(model, "--json")
     assert again.json["schema"] == "onnxprune/sweep/1" and "resumed: 4 steps" in again.err
     assert again.json["front"] == [p["label"] for p in again.json["points"] if p["on_front"]]
+
+
+def test_the_front_as_a_page_holds_what_the_json_does(model: Path) -> None:
+    page = model.with_name("front.html")
+    found = command(model, "--html", page, "--json")
+    held = Page(page.read_text(encoding="utf-8")).unpacked("report")
+    assert found.code == 0 and [p["label"] for p in held["points"]] == [p["label"] for p in found.json["points"]]
+
+
+def test_a_page_may_not_replace_the_model(model: Path) -> None:
+    before = snapshot(model.parent)
+    assert command(model, "--html", model).code == 1 and snapshot(model.parent) == before
