@@ -73,7 +73,8 @@ class Fitted:
 
     def to_dict(self) -> dict[str, Any]:
         """How the target was met, as JSON types."""
-        return {"wanted": self.wanted, "reached": self.reached, "trials": [asdict(t) for t in self.trials]}
+        trials = [asdict(t) for t in self.trials]
+        return {"wanted": self.wanted, "reached": self.reached, "out_of_reach": self.least, "trials": trials}
 
 
 @dataclass(eq=False)
