@@ -321,10 +321,10 @@ def summary(records: Sequence[Mapping[str, Any]]) -> str:
     won = sum(s["ours"]["ci95"][0] > s["peer"]["ci95"][1] for s in peers)
     return (
         f"Met by the search: {len(met)} of {len(targets)}; in fresh processes afterwards {near} of these are "
-        f"within 3%. Speedup / MACs cut: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, from {min(ratios):.2f} to "
-        f"{max(ratios):.2f}; at least 0.9 for {sum(q >= 0.9 for q in ratios)} of {len(ratios)}. More importance than "
-        f"the best uniform plan: {more} of {len(targets)}. Faster than Torch-Pruning at equal importance, intervals "
-        f"apart: {won} of {len(peers)}."
+        f"within 3%. Speedup / MACs cut: geometric mean {np.exp(np.mean(np.log(ratios))):.2f}, from {min(ratios):.2f} "
+        f"to {max(ratios):.2f}; at least 0.9 for {sum(q >= 0.9 for q in ratios)} of {len(ratios)}. More importance "
+        f"than the best uniform plan: {more} of {len(targets)}. Faster than Torch-Pruning at equal importance, "
+        f"intervals apart: {won} of {len(peers)}."
     )
 
 
