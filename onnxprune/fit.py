@@ -123,7 +123,7 @@ class Fit:
                 comparison = self.measure(removed, search, 2 * TRIAL_S, trial + TRIALS)
             self.keep(search, comparison)
             again = search.chosen.tobytes() in tried and trial >= LEARN
-            self.least = least and comparison.speedup < self.wanted(comparison)
+            self.least = least and self.miss(comparison) < -NEAR
             if self.near(comparison) or again or self.least:
                 break
             tried.add(search.chosen.tobytes())
@@ -169,11 +169,15 @@ class Fit:
 
     def near(self, comparison: Comparison) -> bool:
         """Whether a measurement is what was asked for."""
-        return abs(comparison.speedup / self.wanted(comparison) - 1) <= NEAR
+        return abs(self.miss(comparison)) <= NEAR
+
+    def miss(self, comparison: Comparison) -> float:
+        """By what share of what was asked a measurement is faster."""
+        return comparison.speedup / self.wanted(comparison) - 1
 
     def keep(self, search: Search, comparison: Comparison) -> None:
         """Remember the best plan: one that is fast enough before one that is not, then the nearest."""
-        miss = comparison.speedup / self.wanted(comparison) - 1
+        miss = self.miss(comparison)
         rank = (miss < -NEAR, abs(miss))
         if self.best is None or rank < self.best[0]:
             pairs = zip(self.choices.levels, search.chosen, strict=True)
