@@ -120,7 +120,7 @@ def staircase(*, provider: str = "cpu", threads: int = 1) -> dict[int, list[floa
 
     An accelerator is given wider and larger maps, so that it is the arithmetic that takes the time.
     """
-    on_host = runtime.provider_name(provider) == "CPUExecutionProvider"
+    on_host = runtime.provider_name(provider) == runtime.CPU
     fixed, size, base = (64, 28, 32) if on_host else (256, 56, 128)
     runners = {}
     for width in sorted(base + w for w in (*range(4, 97, 4), *BETWEEN)):

@@ -101,7 +101,6 @@ class Fit:
     observe: Observer = lambda _, __: None
     trials: list[Trial] = field(default_factory=list)
     best: tuple[tuple[bool, float], Plan, Comparison] | None = None
-    least: bool = False
 
     def wanted(self, comparison: Comparison | None) -> float:
         """The speedup to reach; a target in milliseconds is one against the dense model's time in the same run."""
@@ -115,6 +114,7 @@ class Fit:
         """Plan and measure until the target is met, or no faster plan exists."""
         correct: Sample | None = None
         tried: set[bytes] = set()
+        beyond = False
         for trial in range(TRIALS):
             self.observe("fit", trial / TRIALS)
             search, least = self.solve(correct, self.aim(trial))
@@ -124,12 +124,12 @@ class Fit:
                 comparison = self.measure(removed, search, 2 * TRIAL_S, trial + TRIALS)
             self.keep(search, comparison)
             again = search.chosen.tobytes() in tried and trial >= LEARN
-            self.least = least and self.miss(comparison) < -NEAR
-            if self.near(comparison) or again or (self.least and trial >= FASTEST - 1):
+            beyond = least and self.miss(comparison) < -NEAR
+            if self.near(comparison) or again or (beyond and trial >= FASTEST - 1):
                 break
             tried.add(search.chosen.tobytes())
             correct = self.profiler.sample(removed, comparison.speedup)
-        return self.answer()
+        return self.answer(beyond)
 
     def aim(self, trial: int) -> float:
         """Share of the time asked for to plan with.
@@ -185,11 +185,11 @@ class Fit:
             choice = [(options[c].removed, options[c].note) for options, c in pairs]
             self.best = rank, assemble(self.chooser, self.target, choice), comparison
 
-    def answer(self) -> Fitted:
-        """The best plan that was measured."""
+    def answer(self, beyond: bool) -> Fitted:
+        """The best plan that was measured; `beyond` where the last was the fastest there is, and too slow."""
         assert self.best is not None
         (slow, _), plan, comparison = self.best
-        return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials), self.least)
+        return Fitted(plan, self.wanted(comparison), comparison, not slow, tuple(self.trials), beyond)
 
 
 def meet(

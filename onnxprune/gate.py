@@ -11,9 +11,7 @@ from onnxprune.errors import NoSpeedup
 from onnxprune.gains import Gains, Layer, explain
 from onnxprune.model import Model
 from onnxprune.report import Report
-from onnxprune.runtime import Feeds
-
-CPU = "CPUExecutionProvider"
+from onnxprune.runtime import CPU, Feeds
 
 
 def judged(

@@ -82,7 +82,7 @@ def halves(before: Source, after: Source, setting: Setting) -> tuple[Source, Sou
     Raises:
         ProviderError: On the CPU, whose float16 kernels are too few to say anything of the models.
     """
-    if setting.provider == "CPUExecutionProvider":
+    if setting.provider == runtime.CPU:
         what = "float16 is not timed on the CPU: onnxruntime casts to float32 and back there"
         raise ProviderError(what, remedy="leave --fp16 away, or name an accelerator with --ep")
     return runtime.half(before), runtime.half(after)

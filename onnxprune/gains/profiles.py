@@ -21,7 +21,7 @@ from onnxprune.gains.layers import Pair, Side, pair_layers
 from onnxprune.gains.reasons import Reason, failed, lost_ms, reasons
 from onnxprune.model import Model, Shape, load
 from onnxprune.normalise import normalise
-from onnxprune.runtime import Feeds, Kernel, Profiled, provider_name, random_feeds
+from onnxprune.runtime import CPU, Feeds, Kernel, Profiled, provider_name, random_feeds
 
 WARM = 2  # runs of each that do not count
 MIN_RUNS, MAX_RUNS = 5, 200
@@ -168,7 +168,7 @@ def explain(
         ProviderError: Not the processor: elsewhere kernels run on while the profiler's clock has stopped.
         RuntimeUnavailable: onnxruntime refuses a model.
     """
-    if provider_name(provider) != "CPUExecutionProvider":
+    if provider_name(provider) != CPU:
         raise ProviderError(f"operators cannot be timed on '{provider}'", remedy="profile with --ep cpu")
     step = step or width_step(threads=threads).step
     models = [shaped(dense), shaped(pruned)]

@@ -64,7 +64,7 @@ class Profiler:
 
     def __post_init__(self) -> None:
         model = self.dependencies.model
-        self.by_kernel = runtime.provider_name(self.provider) == "CPUExecutionProvider"
+        self.by_kernel = runtime.provider_name(self.provider) == runtime.CPU
         self.dense = self.runner(model)
         if self.samples and self.regions is not None:
             self.terms: Terms = terms_of(self.dependencies, self.regions, self.step)

@@ -75,7 +75,8 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         yield "latency", canvas.text("not measured")
     else:
         yield from latency(canvas, report.latency)
-        yield from (("asked for", canvas.text(words.fitted(f))) for f in [report.fit] if f)
+        if report.fit:
+            yield "asked for", canvas.text(words.fitted(report.fit))
         yield "verdict", canvas.text(report.verdict, "green" if report.verdict == "faster" else "yellow")
     if report.settings:
         yield "settings", canvas.text(words.settings(dict(report.settings)), "dim")

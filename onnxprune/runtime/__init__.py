@@ -5,9 +5,10 @@ from onnxprune.runtime.feeds import random_feeds
 from onnxprune.runtime.kernels import Kernel, Profiled
 from onnxprune.runtime.machine import clocks, device, environment
 from onnxprune.runtime.precision import half
-from onnxprune.runtime.sessions import Feeds, Session, Source, Weighted, provider_name, session, store
+from onnxprune.runtime.sessions import CPU, Feeds, Session, Source, Weighted, provider_name, session, store
 
 __all__ = [
+    "CPU",
     "Feeds",
     "Kernel",
     "Profiled",

@@ -31,6 +31,7 @@ MAPPED = 2**28  # bytes of weights from which onnxruntime is given a file to map
 PROTO_LIMIT = 2**31 - 2**20  # bytes: protobuf refuses 2 GiB; leave room for the graph itself
 PACKED = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)  # of less than a byte: they stay in the graph
 SMALL = 1024  # elements: tensors up to here stay in the graph, where onnxruntime's shape inference reads them
+CPU = "CPUExecutionProvider"
 
 
 class Weighted(Protocol):
@@ -193,7 +194,7 @@ def provider_list(provider: str, *, fp16: bool = False) -> list[str | tuple[str,
     if fp16:
         options["TensorrtExecutionProvider"] = {"trt_fp16_enable": "1"}
     others = ["CUDAExecutionProvider"] if provider == "TensorrtExecutionProvider" else []
-    names = dict.fromkeys([provider, *others, "CPUExecutionProvider"])
+    names = dict.fromkeys([provider, *others, CPU])
     return [(name, options[name]) if name in options else name for name in names]
 
 

@@ -5,24 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.importance import score
-from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import Level, choosers_of, levels_of
+from onnxprune.plan.knapsack import Level
 from onnxprune.profile import Profiler, profile, removed_by
 from onnxprune.profile.measure import EVEN, RANDOM, alternate, design
 from onnxprune.trace import Dependencies
-from tests import graphs
 from tests.planted import Machine
-
-
-@pytest.fixture
-def dependencies() -> Dependencies:
-    return graphs.traced(graphs.chain())
-
-
-@pytest.fixture
-def levels(dependencies: Dependencies) -> list[list[Level]]:
-    return levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False))
 
 
 def test_the_design_has_even_and_random_models_and_is_the_same_for_a_seed(levels: list[list[Level]]) -> None:

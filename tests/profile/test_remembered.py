@@ -20,11 +20,6 @@ FEEDS = {"x": np.zeros((1, 3, 8, 8), np.float32)}
 
 
 @pytest.fixture
-def dependencies() -> Dependencies:
-    return graphs.traced(graphs.chain())
-
-
-@pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dependencies: Dependencies) -> Machine:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return Machine().install(monkeypatch, dependencies)

@@ -7,13 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from onnxprune.importance import score
-from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import Level, choosers_of, levels_of
+from onnxprune.plan.knapsack import Level
 from onnxprune.profile import Profile, Profiler, profile, profile_of, removed_by
 from onnxprune.report.staircase import STAIRS, profile_view, steps
 from onnxprune.trace import Dependencies
-from tests import graphs
 from tests.planted import Machine
 from tests.report.test_terminal import shown
 
@@ -21,19 +18,9 @@ FEEDS = {"x": np.zeros((1, 3, 8, 8), np.float32)}
 
 
 @pytest.fixture
-def dependencies() -> Dependencies:
-    return graphs.traced(graphs.chain())
-
-
-@pytest.fixture
 def profiler(dependencies: Dependencies, monkeypatch: pytest.MonkeyPatch) -> Profiler:
     Machine().install(monkeypatch, dependencies)
     return Profiler(dependencies, FEEDS, 8)
-
-
-@pytest.fixture
-def levels(dependencies: Dependencies) -> list[list[Level]]:
-    return levels_of(choosers_of(dependencies, score(dependencies), Limits(), finer=False))
 
 
 @pytest.fixture
