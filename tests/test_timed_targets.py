@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from onnxprune import isolate, pipeline
+from onnxprune import pipeline
+from onnxprune.errors import PlanError
+from onnxprune.fit import Fitted
 from onnxprune.normalise import normalise
+from onnxprune.pipeline import plans
 from onnxprune.trace import trace
 from tests import graphs
 from tests.contract import onnxprune, refused, stored
@@ -71,12 +75,32 @@ def test_wrong_usage_is_code_2(model: Path, options: tuple[object, ...]) -> None
     assert onnxprune(*timed(model, *options)).code == 2
 
 
-def test_the_others_meet_the_time_where_a_group_fails(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [(), ("--no-bench",)])
+def test_the_others_meet_the_time_where_a_group_fails(
+    model: Path, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corrupt(monkeypatch, ["c1.w"])
-    found = onnxprune(*timed(model, "--speedup", 1.5, "--json"))
+    found = onnxprune(*timed(model, "--speedup", 1.5, "--json", *options))
     assert found.code == 0 and [e["group"] for e in found.json["isolated"]] == ["c1.w"]
     assert found.json["latency"]["speedup"] >= 1.5 * 0.97
-    assert isolate.TRIALS > 0
+    assert found.json["fit"]["reached"] and found.json["fit"]["trials"]
+
+
+def test_what_is_left_of_a_plan_is_timed_where_no_new_one_meets_the_time(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrupt(monkeypatch, ["c1.w"])
+    meet, calls = plans.meet, iter([False, True])
+
+    def once(*args: Any, **kwargs: Any) -> Fitted:
+        if next(calls):
+            raise PlanError("planted")
+        return meet(*args, **kwargs)
+
+    monkeypatch.setattr(plans, "meet", once)
+    found = onnxprune(*timed(model, "--speedup", 1.5, "--json", "--no-bench"))
+    assert found.code == 0 and [e["group"] for e in found.json["isolated"]] == ["c1.w"]
+    assert found.json["fit"] is None and 1 < found.json["latency"]["speedup"] < 1.5 * 0.97
 
 
 def test_a_profile_is_printed_and_written(model: Path) -> None:

@@ -32,12 +32,12 @@ from onnxprune.cli.options import (
     parse_align,
     parse_layers,
 )
-from onnxprune.errors import PlanError
+from onnxprune.errors import OutputError, PlanError
 from onnxprune.model import write_atomic
 from onnxprune.plan import Limits
 from onnxprune.report import words
 from onnxprune.report.front import front_view
-from onnxprune.report.html import front_html
+from onnxprune.report.html import front_html, require
 
 DEFAULT = "0.1:0.9:0.1"
 FORM = "FIRST:LAST:STEP|A,B,.."
@@ -108,7 +108,7 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_side_files([model, data, script], [], html)
+    check_side_files([model, data, script], [], None if made_later(html, output) else html)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
     options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
@@ -117,7 +117,22 @@ def sweep(
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)
     if html:
         write_atomic(html, front_html(found.front))
-    finish(found, output, as_json)
+    finish(found, output, html, as_json)
+
+
+def made_later(page: Path | None, folder: Path) -> bool:
+    """Whether a page goes into a folder that the sweep will make. Among the sweep's files none ends in .html.
+
+    Raises:
+        OutputError: The page lies in the folder and may be a file of the sweep.
+    """
+    if page is None or not page.resolve().is_relative_to(folder.resolve()):
+        return False
+    if page.suffix.lower() not in (".html", ".htm"):
+        what = "the page may replace a file of the sweep"
+        raise OutputError(what, where=str(page), remedy="end its name in .html, or name another folder")
+    require()
+    return not folder.exists() and page.resolve().parent == folder.resolve()
 
 
 def parse_targets(
@@ -142,13 +157,13 @@ def parse_targets(
     return tuple(found)
 
 
-def finish(found: sweeping.Sweep, folder: Path, as_json: bool) -> None:
+def finish(found: sweeping.Sweep, folder: Path, html: Path | None, as_json: bool) -> None:
     """Print the front, and what was not done again."""
     if as_json:
         typer.echo(json.dumps(found.details, indent=2))
     else:
         show(front_view(found.front))
-        show(f"Wrote sweep.json, sweep.md, sweep.csv and the models to {folder}")
+        show(f"Wrote sweep.json, sweep.md, sweep.csv and the models to {folder}" + (f", {html}" if html else ""))
     if found.reused:
         steps, before = words.plural(found.done, "step"), f"{found.reused:,}"
         typer.echo(f"onnxprune: resumed: {before} steps were finished before, {steps} done now", err=True)

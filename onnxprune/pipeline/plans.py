@@ -126,8 +126,15 @@ class TimedPlans:
         return self.found.plan
 
     def fitted(self, plan: Plan) -> Fitted | None:
-        """How the target was met, if the plan is the last one made."""
-        return self.found if self.found and self.found.plan.groups == plan.groups else None
+        """How the target was met, if the last plan made removes the same; what it notes about groups may differ."""
+        if self.found is None or removals(self.found.plan) != removals(plan):
+            return None
+        return replace(self.found, plan=plan)
+
+
+def removals(plan: Plan) -> dict[str, tuple[int, ...]]:
+    """What a plan removes, by group."""
+    return {entry.name: entry.removed for entry in plan.groups}
 
 
 def out_of_reach(found: Fitted) -> PlanError:

@@ -134,7 +134,7 @@ def carry_out(
     facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
     fitted = replan.fitted(found.plan) if isinstance(replan, TimedPlans) else None
-    if options.time or fitted:
+    if options.time or isinstance(replan, TimedPlans):  # a target in time is never delivered without one
         shaped = replace(original, shapes=dependencies.model.shapes)
         report = timed(report, fitted, shaped, found.model, timing_feeds(original, feeds, options), options, observe)
     done = Pruned(found.model, found.plan, report)

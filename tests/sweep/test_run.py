@@ -301,3 +301,19 @@ def test_the_front_as_a_page_holds_what_the_json_does(model: Path) -> None:
 def test_a_page_may_not_replace_the_model(model: Path) -> None:
     before = snapshot(model.parent)
     assert command(model, "--html", model).code == 1 and snapshot(model.parent) == before
+
+
+def test_a_page_may_lie_in_the_folder_that_the_sweep_makes(model: Path) -> None:
+    page = model.with_name("out") / "front.html"
+    found = command(model, "--html", page)
+    assert found.code == 0 and page.is_file() and "front.html" in found.words
+    assert command(model, "--html", page).code == 0, "and be made anew"
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "ratio-0.6.onnx", "stages/sweep.json", "stages/dense.metric.json"])
+def test_a_page_may_not_replace_a_file_of_the_sweep(name: str, model: Path) -> None:
+    assert command(model).code == 0
+    before = snapshot(model.with_name("out"))
+    found = command(model, "--html", model.with_name("out") / name)
+    assert found.code == 1 and "end its name in .html" in found.words + found.err
+    assert snapshot(model.with_name("out")) == before
