@@ -17,7 +17,7 @@ from onnxprune.runtime import Kernel
 from onnxprune.trace import Dependencies
 
 measure = import_module("onnxprune.profile.measure")
-fitting = import_module("onnxprune.fit")
+fitting = import_module("onnxprune.fit.search")
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Machine:
         constant: Time of everything else, ms.
         noise: Standard deviation of the logarithm of every time.
         lies: Speedups are truly so many times what the profiler says; 1: it tells the truth.
+        narrow: Layers of fewer than two steps on a side take so many times as long.
         position: Milliseconds per set of channels and output position.
     """
 
@@ -36,6 +37,7 @@ class Machine:
     constant: float = 0.05
     noise: float = 0.0
     lies: float = 1.0
+    narrow: float = 1.0
     position: float = 1e-3
     log: list[str] = field(default_factory=list)
 
@@ -53,7 +55,8 @@ class Machine:
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             one, two = (math.ceil(n / self.step) for n in (shape[0] / groups, shape[1]))
             taps = math.prod(shape[2:]) * self.sizes.get(node.output[0], 1)
-            found[node.output[0]] = self.position * groups * one * two * taps
+            odd = self.narrow if min(one, two) < 2 <= max(one, two) else 1.0
+            found[node.output[0]] = self.position * groups * one * two * taps * odd
         return found
 
     def time(self, model: Model) -> float:

@@ -16,8 +16,8 @@ from onnxprune.pipeline import plans
 from onnxprune.trace import trace
 from tests import graphs
 from tests.contract import onnxprune, refused, stored
+from tests.fit.test_search import wide
 from tests.planted import Machine
-from tests.test_fit import wide
 from tests.test_isolate import corrupt
 
 

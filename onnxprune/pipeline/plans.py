@@ -141,7 +141,7 @@ def out_of_reach(found: Fitted) -> PlanError:
     """The error for a time that no plan meets."""
     best = found.comparison
     wanted = f"{found.wanted:.2f}x ({best.before_ms / found.wanted:.3g} ms)"
-    missed = "is out of reach" if found.least else f"was not met by {len(found.trials)} plans"
+    missed = "is out of reach" if found.least else f"was not met by {found.plans} plans"
     what = f"{wanted} {missed}: at most {best.speedup:.2f}x ({best.after_ms:.3g} ms) was measured"
     remedy = "ask for less, relax --max-ratio, --skip or --align, or take that with --best-effort; nothing was written"
     return PlanError(what, remedy=remedy)

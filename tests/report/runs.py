@@ -123,7 +123,7 @@ def group(name: str, node: str = "", note: str = "") -> GroupReport:
 
 def fitted() -> Fitted:
     """A target of 1.5x, met by the second plan."""
-    trials = (Trial(1.5, 1.38, (1.37, 1.39), 0.91), Trial(1.5, 1.49, (1.48, 1.5), 0.874))
+    trials = (Trial(0, 1.5, 1.38, (1.37, 1.39), 0.91), Trial(1, 1.5, 1.49, (1.48, 1.5), 0.874))
     return Fitted(odd().plan, 1.5, timed(1.49), True, trials)
 
 

@@ -11,11 +11,12 @@ import onnx
 import pytest
 
 from onnxprune.fit import NEAR, TRIALS, Fitted, fit
+from onnxprune.fit.search import ALIKE, quick
 from onnxprune.importance import score
 from onnxprune.latency import Table
 from onnxprune.plan import Limits, Target
-from onnxprune.plan.knapsack import choosers_of, levels_of
-from onnxprune.profile import Profiler, removed_by
+from onnxprune.plan.knapsack import Search, choices_of, choosers_of, fastest, levels_of
+from onnxprune.profile import Profiler, profile, removed_by
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies
 from tests import graphs
@@ -94,9 +95,10 @@ def brute(dependencies: Dependencies, machine: Machine, **limits: object) -> flo
     return best
 
 
+@pytest.mark.parametrize("narrow", [1.0, 1.5, 2.5])
 @pytest.mark.parametrize("above", [0.95, 1.1, 3.0])
-def test_out_of_reach_is_what_no_plan_reaches(above: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, small = Machine(constant=0.5), lambda: wide(3, 32)
+def test_out_of_reach_is_what_no_plan_reaches(above: float, narrow: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, small = Machine(constant=0.5, narrow=narrow), lambda: wide(3, 32)
     dependencies = graphs.traced(small())
     machine.install(monkeypatch, dependencies)
     most = brute(dependencies, machine)
@@ -147,9 +149,9 @@ def test_what_is_near_enough_is_timed_again_for_longer(monkeypatch: pytest.Monke
     assert found.trials[-1] == found.trials[-2]  # the same plan, on a machine without noise
 
 
-@pytest.mark.parametrize("slower", [0.85, 0.9])
-def test_plans_that_all_miss_alike_move_the_aim(slower: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every plan is slower than the table says, however that was corrected: what all have in common is met."""
+@pytest.mark.parametrize("slower", [0.7, 0.85, 0.9])
+def test_a_table_that_stays_wrong_moves_the_aim(slower: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every plan is slower than the table says, however that was corrected: more is aimed for than was asked."""
     machine = Machine()
     dependencies = graphs.traced(wide())
     machine.install(monkeypatch, dependencies)
@@ -157,9 +159,50 @@ def test_plans_that_all_miss_alike_move_the_aim(slower: float, monkeypatch: pyte
     table = type(profiler).table
     monkeypatch.setattr(Profiler, "table", lambda self, _=None: scaled(table(self), slower))
     found = fit(dependencies.model, profiler, score(dependencies), Target(speedup=2.0), Limits(align=8))
-    assert len(found.trials) > 3 and found.reached and 1 - NEAR <= found.comparison.speedup / 2 <= 1 + OVER
+    assert found.trials[0].predicted < 2 * (1 + OVER) < 2 / slower < found.trials[-1].predicted * (1 + OVER)
+    assert found.reached and 1 - NEAR <= found.comparison.speedup / 2 <= 1 + OVER
 
 
 def scaled(table: Table, factor: float) -> Table:
     """A table that says less than the truth of everything but the dense model's time."""
     return replace(table, correction=table.correction * factor)
+
+
+@pytest.mark.parametrize("narrow", [1.3, 1.5, 1.8])
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0])
+def test_a_machine_that_the_table_cannot_describe_is_met(
+    speedup: float, narrow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that are slower where one side is narrow: what is learnt of one plan misleads the next."""
+    _, found = fitted(monkeypatch, lambda: wide(4, 32), Target(speedup=speedup), Machine(narrow=narrow, constant=0.5))
+    assert found.reached and 1 - NEAR <= found.comparison.speedup / speedup <= 1 + OVER
+
+
+def test_no_plan_is_measured_twice_but_to_make_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three groups at few widths no plan comes near 3.3x: the search goes round in them."""
+    machine = Machine(narrow=2.5, constant=0.5)
+    _, found = fitted(monkeypatch, lambda: wide(3, 32), Target(speedup=3.3), machine)
+    assert found.plans == len(found.trials) == machine.log.count("bench") <= TRIALS
+    assert found.reached == (found.comparison.speedup >= 3.3 * (1 - NEAR))
+
+
+def quickest(limit: float, dependencies: Dependencies) -> tuple[Search, Search]:
+    """The plan of least time, and the one that is taken for it."""
+    profiler = Profiler(dependencies, {}, 8)
+    levels = levels_of(choosers_of(dependencies, score(dependencies), Limits(align=8), finer=True))
+    profile(profiler, levels)
+    whole = Search.of(profiler.table().price, choices_of(dependencies, profiler.terms, levels))
+    return (least := fastest(whole)), quick(whole, limit * least.total)
+
+
+@pytest.mark.parametrize("constant", [1.0, 200.0])
+def test_where_the_fastest_is_too_slow_by_far_importance_may_cost_little(
+    constant: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dependencies = graphs.traced(wide(4, 32))
+    Machine(constant=constant).install(monkeypatch, dependencies)
+    least, taken = quickest(0.9, dependencies)
+    assert taken.total <= least.total * (1 + ALIKE) * (1 + 1e-9) and taken.value >= least.value
+    assert (taken.value > least.value) == (constant == 200.0), "a layer costs more than a percent of the small one only"
+    least, taken = quickest(0.99, dependencies)
+    assert np.array_equal(taken.chosen, least.chosen), "what may still be near enough is not given away"
