@@ -9,13 +9,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
 from onnxprune.model import Array, Model, check, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
 from onnxprune.rewrite import Removal, masked, removal, rewrite, take, zero
-from onnxprune.runtime import capture, random_feeds, run
+from onnxprune.runtime import capture, random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
 from tests import graphs
 
@@ -290,3 +291,31 @@ def test_a_pruned_model_can_be_pruned_again() -> None:
         assert model.weights["w"].shape[0] == left
         feeds = {"x": rng.normal(size=(2, 3, 4, 4)).astype(np.float32)}
         assert run(model, feeds)["y"].shape == (2, 5)
+
+
+def shuffled(sizes: Sequence[object]) -> onnx.ModelProto:
+    """A channel shuffle whose targets are computed from the shape of what it shuffles, as exporters write it."""
+    net = graphs.Net(5)
+    h = net.op("Relu", [net.conv("x", "c1", 16, 3, 3)], "r1")
+    shape = net.op("Shape", [h], "shape")
+    one = [net.op("Gather", [shape, net.constant(f"i{k}", [k])], f"d{k}") for k in range(4)]
+    half = net.op("Div", [one[1], net.constant("two", [2])], "half")
+    wide = net.op("Concat", [one[0], net.constant("rows", [2]), half, *one[2:]], "wide", axis=0)
+    turned = net.op("Transpose", [net.op("Reshape", [h, wide], "cut")], "turned", perm=[0, 2, 1, 3, 4])
+    flat = net.op("Reshape", [turned, net.op("Concat", one, "flat", axis=0)], "merged")
+    net.op("Identity", [net.conv(flat, "c2", 5, 16)], "y")
+    return net.model(["N", 3, *sizes], ["N", 5, *sizes])
+
+
+@pytest.mark.parametrize(("sizes", "shapes"), [((4, 4), 0), (("H", 4), 0), (("H", "W"), 1), ((None, None), 1)])
+def test_computed_targets_are_stored_where_the_sizes_are_known(sizes: Sequence[object], shapes: int) -> None:
+    """One size may be open, and those that the input names on the same axis; else the arithmetic stays."""
+    dependencies = graphs.traced(shuffled(sizes))
+    pruned = rewrite(dependencies, planned(dependencies, 0.5))
+    assert sum(node.op_type == "Shape" for node in pruned.proto.graph.node) == shapes
+    assert cost(dependencies, dependencies.keep(planned(dependencies, 0.5))).params < cost(dependencies).params
+    for batch in (1, 2, 3):
+        height, width = (batch + 4 if not isinstance(size, int) else size for size in sizes)
+        feeds = {"x": np.random.default_rng(batch).normal(size=(batch, 3, height, width)).astype(np.float32)}
+        one, two = (run(session(m), feeds)["y"] for m in (masked(dependencies, planned(dependencies, 0.5)), pruned))
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Time as a function of widths, fitted to measured kernels. Law: wider is never cheaper, and nothing costs less than 0.
+"""Time as a function of widths, fitted to measured kernels. Law: no negative cost; more whole steps cost no less.
 
 Each region's time is a sum of its terms (`Terms`) with weights that are not negative: least squares under that bound
 (Lawson & Hanson 1974, chapter 23). Relative errors count, so that a kernel's small times are fitted as well as its

@@ -1,11 +1,12 @@
 """The work of each region as products of widths. Law: a width is what `cost` counts, so terms price what is written.
 
 A region's time is modelled as a sum of terms with weights that are not negative (see `table`): something constant, the
-elements it reads and writes, its multiply-accumulates; the last two once more with every width rounded up to the step
-that the machine rewards; and multiply-accumulates with inputs or outputs rounded up to sets of four steps, for kernels
-work on as many at once and reach their speed with whole sets only. Each term is a sum of products of widths, the widths
-of the axes that can shrink; and a width is the dense one less what each group takes off it, so a whole plan is priced
-by adding up.
+elements it reads and writes, its multiply-accumulates. Kernels work in steps, so the last two enter in several forms:
+with every width rounded up to the step that the machine rewards; with only the outputs rounded up, for a kernel may
+take few inputs as they are; and once more where a width is no multiple of the step, or the inputs are fewer than one,
+for other kernels and changes of layout take over there. Each term is a sum of products of widths, the widths of the
+axes that can shrink; and a width is the dense one less what each group takes off it, so a whole plan is priced by
+adding up.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from onnxprune.trace import Dependencies, Mask
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Kind of work -> what the first, the middle and the last width are rounded up to, in steps; 0: not at all.
+# Kind of work -> whether widths are rounded up to steps: all but the last, and the last (outputs).
 ROUNDED = {
-    "constant": (0, 0, 0),
-    "elements": (0, 0, 0),
-    "elements in steps": (1, 1, 1),
-    "macs": (0, 0, 0),
-    "macs in steps": (1, 1, 1),
-    "macs with inputs in sets": (4, 1, 1),
-    "macs with outputs in sets": (1, 1, 4),
+    "constant": (False, False),
+    "elements": (False, False),
+    "elements in steps": (True, True),
+    "elements between steps": (False, False),
+    "macs": (False, False),
+    "macs in steps": (True, True),
+    "macs with outputs in steps": (False, True),
+    "macs between steps": (False, False),
+    "macs of few inputs": (False, False),
 }
+BETWEEN = ("elements between steps", "macs between steps")  # count where a width is no multiple of the step
+FEW = ("macs of few inputs",)  # count where the first width is less than one step
 KINDS = tuple(ROUNDED)
 FACTORS = 6  # widths multiplied in one product, at most; more axes than these count at their dense width
 
@@ -54,6 +59,7 @@ class Terms:
         widths: The axes multiplied. Shape (products, FACTORS); the number of axes stands for 1.
         multiple: What each of those widths is rounded up to a multiple of. Shape (products, FACTORS).
         divisor: The axis divided by. Shape (products,).
+        step: The width step the machine rewards.
     """
 
     axes: tuple[Ids, ...]
@@ -65,6 +71,7 @@ class Terms:
     widths: Ints
     multiple: Ints
     divisor: Ints
+    step: int = 1
 
     def measure(self, keep: Mask) -> Floats:
         """The widths that are left. Shape (axes + 1,)."""
@@ -85,7 +92,17 @@ class Terms:
         # Every group of a convolution is rounded up for itself: rounding their sum, fewer groups would be more work.
         multiple = np.where(multiple > 1, multiple * divisor[:, None], 1.0)
         each = np.ceil(widths[self.widths] / multiple - 1e-9) * multiple
-        return np.asarray(self.factor.reshape(-1, *rest) * each.prod(axis=1) / divisor)
+        return np.asarray(self.factor.reshape(-1, *rest) * each.prod(axis=1) / divisor) * self.counted(widths)
+
+    def counted(self, widths: Floats) -> NDArray[np.bool_]:
+        """Whether each product counts at widths of shape (axes + 1, ...). Shape (products, ...)."""
+        between, few = widths % self.step != 0, widths < self.step
+        between[-1] = False
+        found = np.ones((self.kind.size, *widths.shape[1:]), dtype=bool)
+        one, two = (np.isin(self.kind, [KINDS.index(name) for name in names]) for names in (BETWEEN, FEW))
+        found[one] = between[self.widths[one]].any(axis=1)
+        found[two] = few[self.widths[two, 0]]
+        return found
 
     def features(self, widths: Floats) -> Floats:
         """Work of each region by kind. Shape (regions + 1, kinds)."""
@@ -221,10 +238,11 @@ def built(builder: Builder, step: int) -> Terms:
     widths = np.full((len(builder.rows), FACTORS), one, dtype=np.int64)
     multiple = np.ones_like(widths)
     for p, (_, kind, _, axes, _) in enumerate(builder.rows):
-        first, middle, last = ROUNDED[KINDS[kind]]
-        steps = [first, *[middle] * (len(axes) - 2), last] if len(axes) > 1 else [max(first, last)] * len(axes)
+        others, last = ROUNDED[KINDS[kind]]
         widths[p, : len(axes)] = axes
-        multiple[p, : len(axes)] = np.maximum(np.array(steps, dtype=np.int64) * step, 1)
+        multiple[p, : len(axes)] = step if others else 1
+        if axes and last:
+            multiple[p, len(axes) - 1] = step
     keep = dense_mask(builder.dependencies)
     dense = [axis_width(a, c, keep) for a, c in zip(builder.axes, builder.counts, strict=True)]
     region, kinds, factor, _, by = zip(*builder.rows, strict=True)
@@ -238,4 +256,5 @@ def built(builder: Builder, step: int) -> Terms:
         widths=widths,
         multiple=multiple,
         divisor=np.array([one if b < 0 else b for b in by], dtype=np.int64),
+        step=step,
     )

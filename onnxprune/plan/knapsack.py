@@ -36,7 +36,8 @@ Ints = NDArray[np.int64]
 LEVELS = 16  # widths tried of one group
 SLACK = 1e-9  # of a time: sums are rounded
 TINY = 1e-6  # ms: less is no difference
-NARROW = 3  # groups of fewer steps than this may also stop at half a step
+NARROW = 3  # groups with a layer of fewer steps than this may also stop at parts of a step
+FINER = (2, 4)  # those parts; quarters for less than one step only
 SWEEPS = 20
 WEIGHTS = 40  # multipliers tried on each way
 PASSES = 2  # of single moves over all groups
@@ -75,14 +76,14 @@ class Choices:
 
 
 def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
-    """Choosers at the alignment of the limits, and at half of it if narrow groups may stop there, too.
+    """Choosers at the alignment of the limits, and at parts of it if narrow groups may stop there, too.
 
     Layers compete for the time whatever the scope, so every group is offered widths by its own ranking.
 
     Raises:
         UnprunableError: Nothing in the model can be removed.
     """
-    steps = [limits.align] + ([limits.align // 2] if finer and limits.align > 1 else [])
+    steps = [limits.align, *(limits.align // part for part in FINER if finer and limits.align % part == 0)]
     own = limits if limits.scope == "local" else replace(limits, scope="local", max_ratio=limits.ceiling)
     return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
 
@@ -94,17 +95,17 @@ def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
 
 def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
     """The widths at which a group can stop, the widest first."""
-    group = choosers[0].groups[g]
-    values = choosers[0].norm[g]
+    group, values, step = choosers[0].groups[g], choosers[0].norm[g], choosers[0].limits.align
+    size, least = group.units.size, min(source.ids.size for source in group.sources)
     found: dict[bytes, Level] = {}
     for chooser in choosers:
-        steps = group.units.size / chooser.limits.align
-        if chooser is not choosers[0] and steps >= NARROW * choosers[0].limits.align / chooser.limits.align:
-            continue
-        for share in shares(group.units.size, chooser.limits.align):
+        part = step // chooser.limits.align
+        for share in shares(size, chooser.limits.align):
+            if part > 1 and (least >= NARROW * step or (part > FINER[0] and least * (1 - share) >= step)):
+                continue
             removed, note = chooser.group(g, share)
             kept = 1.0 - float(values[removed].sum() / values.sum())
-            if removed.size < group.units.size and kept > 0:
+            if removed.size < size and kept > 0:
                 found.setdefault(np.sort(removed).tobytes(), Level(np.sort(removed), kept, note))
     return sorted(found.values(), key=lambda level: level.removed.size)
 

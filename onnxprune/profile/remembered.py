@@ -16,7 +16,7 @@ from onnxprune.profile.measure import Profiler
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def key(dependencies: Dependencies, feeds: Feeds, step: int, provider: str, threads: int) -> dict[str, Any]:

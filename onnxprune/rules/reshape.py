@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxprune.labels import Axes, Axis, Ids, in_order, leaf_of, spread, varies
 from onnxprune.model import Dim, Shape
@@ -190,11 +191,30 @@ def resize_reshape(edit: Edit) -> None:
         return
     after, dense = edit.pruned_shape(name), edit.shape(name)
     if len(edit.node.input) > 1:
-        edit.patch_sizes(1, dense, after)
+        known = edit.value(1)
+        target = target_of(edit, after) if known is None or known.dtype == object else None
+        if target is None:
+            edit.patch_sizes(1, dense, after)
+        else:
+            edit.set_input(1, target)
     elif edit.node.op_type == "Reshape":
         stored = zip(after, edit.attr("shape"), strict=True)
         edit.set_attr("shape", [size if isinstance(size, int) else entry for size, entry in stored])
     deal_out(edit)
+
+
+def target_of(edit: Edit, after: Shape) -> NDArray[np.int64] | None:
+    """A stored target in place of a computed one, which would be computed in every run; None if sizes are unknown.
+
+    One size that is unknown is what the others leave, -1; one that the input has on the same axis is copied, 0.
+    """
+    before = edit.shape(edit.node.input[0])
+    copied = [isinstance(d, str) and d != "" and k < len(before) and d == before[k] for k, d in enumerate(after)]
+    unknown = [not isinstance(d, int) and not same for d, same in zip(after, copied, strict=True)]
+    if sum(unknown) > 1 or edit.attr("allowzero", 0) or 0 in after:
+        return None
+    sizes = [d if isinstance(d, int) else 0 if same else -1 for d, same in zip(after, copied, strict=True)]
+    return np.array(sizes, dtype=np.int64)
 
 
 def deal_out(edit: Edit) -> None:

@@ -141,11 +141,12 @@ def test_wide_groups_have_a_bounded_number_of_levels_down_to_one_step() -> None:
     assert len(kept) <= LEVELS + 1 and kept[0] == 256 and kept[-1] == 4
 
 
-def test_narrow_groups_may_stop_at_half_a_step_if_that_is_asked() -> None:
+def test_narrow_groups_may_stop_at_parts_of_a_step_if_that_is_asked() -> None:
+    """Halves of one, and quarters below the first."""
     dependencies = graphs.traced(graphs.chain(width=16))
     plain, finer = (levels(dependencies, finer=f, align=8) for f in (False, True))
     assert [16 - o.removed.size for o in plain[0]] == [16, 8]
-    assert [16 - o.removed.size for o in finer[0]] == [16, 12, 8, 4]
+    assert [16 - o.removed.size for o in finer[0]] == [16, 12, 8, 6, 4, 2]
     wide = graphs.traced(graphs.chain(width=24))
     assert [24 - o.removed.size for o in levels(wide, align=8)[0]] == [24, 16, 8]
 
