@@ -108,7 +108,7 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_side_files([model, data, script], [], None if made_later(html, output) else html)
+    check_page([model, data, script], html, output)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
     options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
@@ -120,19 +120,20 @@ def sweep(
     finish(found, output, html, as_json)
 
 
-def made_later(page: Path | None, folder: Path) -> bool:
-    """Whether a page goes into a folder that the sweep will make. Among the sweep's files none ends in .html.
+def check_page(taken: list[Path | None], page: Path | None, folder: Path) -> None:
+    """Refuse a page that is another file of this run, or cannot be written; the sweep's folder need not exist yet.
 
     Raises:
-        OutputError: The page lies in the folder and may be a file of the sweep.
+        OutputError: See above, or it lies in the folder and may be a file of the sweep, of which none ends in .html.
     """
-    if page is None or not page.resolve().is_relative_to(folder.resolve()):
-        return False
-    if page.suffix.lower() not in (".html", ".htm"):
+    place, inside = page.resolve() if page else folder, folder.resolve()
+    if page and place.is_relative_to(inside) and (place == inside or page.suffix.lower() not in (".html", ".htm")):
         what = "the page may replace a file of the sweep"
         raise OutputError(what, where=str(page), remedy="end its name in .html, or name another folder")
-    require()
-    return not folder.exists() and page.resolve().parent == folder.resolve()
+    later = page is not None and place.parent == inside and not folder.exists()
+    if later:
+        require()
+    check_side_files(taken, [], None if later else page)
 
 
 def parse_targets(

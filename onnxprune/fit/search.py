@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from onnxprune.bench import Comparison, bench
 from onnxprune.fit.answer import NEAR, Fitted, Trial
 from onnxprune.fit.bracket import Bracket
@@ -79,6 +81,11 @@ class Fit:
         trials: Every measurement.
         known: Every plan that was measured, by its widths.
         samples: What the profiler saw of those that the table was corrected by, by their numbers.
+        first: The table before it was corrected.
+        table: The present one.
+        learning: Whether plans still correct it.
+        bracket: The aims tried since they do not.
+        limit: Milliseconds by the table that the target comes to.
     """
 
     original: Model
@@ -95,6 +102,7 @@ class Fit:
     def __post_init__(self) -> None:
         self.first = self.table = self.profiler.table()
         self.learning, self.bracket = True, Bracket()
+        self.limit = np.inf
 
     @property
     def best(self) -> Measured:
@@ -117,8 +125,8 @@ class Fit:
             aim = self.bracket.aim
             search, least = self.solve(aim)
             again = self.known.get(search.chosen.tobytes())
-            found = again or self.measured(search)
-            beyond = bool(least and again)
+            found = again or self.measured(search, least=least)
+            beyond = least and again is not None and found.miss < -NEAR
             if abs(found.miss) <= NEAR or beyond or self.bracket.closed:
                 break
             self.learn(found, aim, again=again is not None)
@@ -144,20 +152,27 @@ class Fit:
 
         Of plans that are as good as the fastest, one that was not measured yet, if there is one.
         """
-        limit = self.profiler.dense_ms / self.wanted(self.best.comparison if self.known else None)
+        if self.learning:  # afterwards what is aimed for are shares of the same time
+            self.limit = self.profiler.dense_ms / self.wanted(self.best.comparison if self.known else None)
         whole = Search.of(self.table.price, self.choices)
-        if (found := within(whole, limit * aim)) is not None:
+        if (found := within(whole, self.limit * aim)) is not None:
             return found, False
         starts = [whole, Search.of(self.first.price, self.choices)]
-        quickest = [quick(start, limit) for start in starts]
+        quickest = [quick(start, self.limit) for start in starts]
+        if self.known and self.best.miss > -NEAR - 2 * ALIKE:  # so near that what importance costs may decide
+            quickest += map(fastest, starts)
         return next((q for q in quickest if q.chosen.tobytes() not in self.known), quickest[0]), True
 
-    def measured(self, search: Search) -> Measured:
-        """Time a plan against the dense model; twice, and the second time for longer, if it comes near."""
+    def measured(self, search: Search, *, least: bool) -> Measured:
+        """Time a plan against the dense model; twice, and the second time for longer, where that may decide.
+
+        That is where it comes near, and where the fastest plan there is comes nearly so.
+        """
         removed = removed_by(self.profiler.dependencies, self.choices.levels, search.chosen.tolist())
         pruned = rewrite(self.profiler.dependencies, removed)
         comparison = self.time(search, pruned, TRIAL_S)
-        if abs(self.miss(comparison)) <= NEAR:
+        miss = self.miss(comparison)
+        if abs(miss) <= NEAR or (least and -2 * NEAR < miss < 0):
             comparison = self.time(search, pruned, 2 * TRIAL_S)
         found = Measured(len(self.known), search, removed, comparison, self.miss(comparison))
         return self.known.setdefault(search.chosen.tobytes(), found)
@@ -224,7 +239,7 @@ def meet(
         scores: Importance of units.
         target: `speedup` or `latency_ms`.
         limits: What may be touched; `align` is the width step.
-        finer: Whether narrow groups may stop at half a step.
+        finer: Whether narrow groups may stop at parts of a step.
         provider: Execution provider.
         threads: Threads inside one operator.
         seed: Of the design of the profile and the order of timing.
@@ -256,7 +271,7 @@ def fit(
         scores: Importance of units.
         target: `speedup` or `latency_ms`.
         limits: What may be touched; `align` is the width step.
-        finer: Whether narrow groups may stop at half a step.
+        finer: Whether narrow groups may stop at parts of a step.
         seed: Of the design of the profile and the order of timing.
         observe: Called with a stage's name and the share of it that is done.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,8 @@ ROUNDED = {
     "macs of few inputs": (False, False),
 }
 BETWEEN = ("elements between steps", "macs between steps")  # count where a width is no multiple of the step
-FEW = ("macs of few inputs",)  # count where the first width is less than one step
+FEW = "macs of few inputs"  # count where the first width is less than one step
+OUTPUTS = "macs with outputs in steps"
 KINDS = tuple(ROUNDED)
 FACTORS = 6  # widths multiplied in one product, at most; more axes than these count at their dense width
 
@@ -96,13 +98,24 @@ class Terms:
 
     def counted(self, widths: Floats) -> NDArray[np.bool_]:
         """Whether each product counts at widths of shape (axes + 1, ...). Shape (products, ...)."""
-        between, few = widths % self.step != 0, widths < self.step
-        between[-1] = False
+        rest = (1,) * (widths.ndim - 1)
+        each, by = widths[self.widths], np.maximum(widths[self.divisor], 1.0)[:, None]
+        each = np.where(each > by, each / by, each)  # of one group; a depthwise convolution works on all at once
+        live = (self.widths < len(self.axes)).reshape(*self.widths.shape, *rest)
         found = np.ones((self.kind.size, *widths.shape[1:]), dtype=bool)
-        one, two = (np.isin(self.kind, [KINDS.index(name) for name in names]) for names in (BETWEEN, FEW))
-        found[one] = between[self.widths[one]].any(axis=1)
-        found[two] = few[self.widths[two, 0]]
+        found[self.between] = (live & (each % self.step != 0))[self.between].any(axis=1)
+        found[self.few] = each[self.few, 0] < self.step
         return found
+
+    @cached_property
+    def between(self) -> NDArray[np.bool_]:
+        """The products that count between steps. Shape (products,)."""
+        return np.isin(self.kind, [KINDS.index(name) for name in BETWEEN])
+
+    @cached_property
+    def few(self) -> NDArray[np.bool_]:
+        """The products that count where inputs are few. Shape (products,)."""
+        return np.asarray(self.kind == KINDS.index(FEW))
 
     def features(self, widths: Floats) -> Floats:
         """Work of each region by kind. Shape (regions + 1, kinds)."""
@@ -168,15 +181,16 @@ class Builder:
     def add(self, region: int, kind: str, factor: float, axes: Sequence[Ids], groups: Ids | None = None) -> None:
         """One product, as it is and rounded up."""
         found: list[int] = []
-        for ids in axes:
-            number = self.axis(ids) if len(found) < FACTORS else -1
-            if number < 0:
+        numbers = [self.axis(ids) for ids in axes]
+        for ids, number in zip(axes, numbers, strict=True):
+            if number < 0 or len(found) == FACTORS:
                 factor *= ids.shape[-1]
             else:
                 found.append(number)
+        fixed = {FEW: numbers[:1] == [-1], OUTPUTS: numbers[-1:] == [-1]}  # what cannot shrink has no such form
         by = -1 if groups is None else self.axis(groups, counted=True)
         factor /= groups.shape[0] if groups is not None and by < 0 else 1
-        kinds = [k for k in KINDS if k.startswith(kind) and (found or k == kind)]
+        kinds = [k for k in KINDS if k.startswith(kind) and (found or k == kind) and not fixed.get(k)]
         self.rows += [(region, KINDS.index(k), factor, tuple(found), by) for k in kinds]
 
 

@@ -28,7 +28,7 @@ from onnxprune.latency import Price, Terms
 from onnxprune.latency.terms import axis_width
 from onnxprune.plan.choose import Chooser, chooser_of
 from onnxprune.plan.target import Limits
-from onnxprune.trace import Dependencies
+from onnxprune.trace import Dependencies, Group
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -83,9 +83,16 @@ def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, f
     Raises:
         UnprunableError: Nothing in the model can be removed.
     """
-    steps = [limits.align, *(limits.align // part for part in FINER if finer and limits.align % part == 0)]
     own = limits if limits.scope == "local" else replace(limits, scope="local", max_ratio=limits.ceiling)
-    return [chooser_of(dependencies, scores, replace(own, align=step)) for step in steps]
+    whole = chooser_of(dependencies, scores, own)
+    narrow = finer and any(narrowest(group) < NARROW * limits.align for group in whole.groups)
+    parts = [limits.align // part for part in FINER if narrow and limits.align % part == 0]
+    return [whole, *(chooser_of(dependencies, scores, replace(own, align=step)) for step in parts)]
+
+
+def narrowest(group: Group) -> int:
+    """Width of the narrowest layer of a group."""
+    return min(source.ids.size for source in group.sources)
 
 
 def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
@@ -96,7 +103,7 @@ def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
 def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
     """The widths at which a group can stop, the widest first."""
     group, values, step = choosers[0].groups[g], choosers[0].norm[g], choosers[0].limits.align
-    size, least = group.units.size, min(source.ids.size for source in group.sources)
+    size, least = group.units.size, narrowest(group)
     found: dict[bytes, Level] = {}
     for chooser in choosers:
         part = step // chooser.limits.align
@@ -188,7 +195,8 @@ class Search:
     @property
     def kept(self) -> float:
         """Geometric mean over all layers of the share of importance that stays."""
-        return float(np.exp(self.value / max(1, sum(self.choices.layers))))
+        value = sum(v[c] for v, c in zip(self.choices.value, self.chosen, strict=True))
+        return float(np.exp(value / max(1, sum(self.choices.layers))))
 
     def copy(self) -> Search:
         """The same choice, to go on from."""
@@ -202,6 +210,10 @@ class Search:
             others = self.widths - change[:, self.chosen[g]]
             found = self.known[g] = self.local[g].total(others[:, None] + change)
         return found
+
+    def values(self, g: int) -> Floats:
+        """Importance of group `g` at each of its levels. Shape (levels,)."""
+        return self.choices.value[g]
 
     def move(self, g: int, level: int) -> None:
         """Choose another level for a group."""
@@ -220,9 +232,8 @@ class Search:
         """
         for _ in range(SWEEPS):
             before = self.chosen.copy()
-            for g, value in enumerate(self.choices.value):
-                times = self.times(g)
-                self.move(g, int(np.argmin(times - value / weight)))
+            for g in range(len(self.chosen)):
+                self.move(g, int(np.argmin(self.times(g) - self.values(g) / weight)))
             if np.array_equal(before, self.chosen):
                 return
 
@@ -263,7 +274,7 @@ class Search:
 
     def differences(self, g: int) -> tuple[Floats, Floats]:
         """Milliseconds and importance of each level of a group, less those of its present one. Shapes (levels,)."""
-        times, value, now = self.times(g), self.choices.value[g], self.chosen[g]
+        times, value, now = self.times(g), self.values(g), self.chosen[g]
         return times - times[now], value - value[now]
 
     def improved(self, limit: float) -> Search:

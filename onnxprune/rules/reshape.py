@@ -191,8 +191,7 @@ def resize_reshape(edit: Edit) -> None:
         return
     after, dense = edit.pruned_shape(name), edit.shape(name)
     if len(edit.node.input) > 1:
-        known = edit.value(1)
-        target = target_of(edit, after) if known is None or known.dtype == object else None
+        target = target_of(edit, after)
         if target is None:
             edit.patch_sizes(1, dense, after)
         else:
@@ -204,17 +203,15 @@ def resize_reshape(edit: Edit) -> None:
 
 
 def target_of(edit: Edit, after: Shape) -> NDArray[np.int64] | None:
-    """A stored target in place of a computed one, which would be computed in every run; None if sizes are unknown.
+    """A stored target in place of one that is computed in every run; None if that may differ from run to run.
 
-    One size that is unknown is what the others leave, -1; one that the input has on the same axis is copied, 0.
+    Where all entries but one are known, the number of elements leaves that one no choice, wherever it comes from.
     """
-    before = edit.shape(edit.node.input[0])
-    copied = [isinstance(d, str) and d != "" and k < len(before) and d == before[k] for k, d in enumerate(after)]
-    unknown = [not isinstance(d, int) and not same for d, same in zip(after, copied, strict=True)]
-    if sum(unknown) > 1 or edit.attr("allowzero", 0) or 0 in after:
+    known = edit.value(1)
+    if known is None or known.dtype != object or edit.attr("allowzero", 0) or 0 in after:
         return None
-    sizes = [d if isinstance(d, int) else 0 if same else -1 for d, same in zip(after, copied, strict=True)]
-    return np.array(sizes, dtype=np.int64)
+    sizes = [d if isinstance(d, int) and e is not None else -1 for d, e in zip(after, known.tolist(), strict=True)]
+    return np.array(sizes, dtype=np.int64) if sizes.count(-1) == 1 else None
 
 
 def deal_out(edit: Edit) -> None:

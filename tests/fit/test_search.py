@@ -190,6 +190,19 @@ def test_no_plan_is_measured_twice_but_to_make_sure(speedup: float, monkeypatch:
     assert found.reached == (found.comparison.speedup >= speedup * (1 - NEAR))
 
 
+def test_a_fastest_plan_that_is_much_too_fast_is_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first table and one that is corrected take the target for out of reach, and the same plan for the fastest."""
+    machine = Machine()
+    dependencies = graphs.traced(wide())
+    machine.install(monkeypatch, dependencies)
+    profiler = Profiler(dependencies, {}, 8)
+    table = type(profiler).table
+    wrong = iter([100.0, 100.0, 0.85, 100.0])  # of the profile, the first, those corrected by two plans; then it is right
+    monkeypatch.setattr(Profiler, "table", lambda self, c=None: scaled(table(self, c), next(wrong, 1.0)))
+    found = fit(dependencies.model, profiler, score(dependencies), Target(speedup=2.0), Limits(align=8))
+    assert found.trials[0].speedup > 4 and found.reached and 1 - NEAR <= found.comparison.speedup / 2 <= 1 + OVER
+
+
 def quickest(limit: float, dependencies: Dependencies) -> tuple[Search, Search]:
     """The plan of least time, and the one that is taken for it."""
     profiler = Profiler(dependencies, {}, 8)

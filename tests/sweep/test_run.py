@@ -298,6 +298,12 @@ def test_the_front_as_a_page_holds_what_the_json_does(model: Path) -> None:
     assert found.code == 0 and [p["label"] for p in held["points"]] == [p["label"] for p in found.json["points"]]
 
 
+def test_a_page_may_not_be_the_folder_itself(model: Path) -> None:
+    folder = model.with_name("out.html")
+    found = onnxprune("sweep", model, "-o", folder, "--html", folder, "--no-bench")
+    assert found.code == 1 and not folder.exists()
+
+
 def test_a_page_may_not_replace_the_model(model: Path) -> None:
     before = snapshot(model.parent)
     assert command(model, "--html", model).code == 1 and snapshot(model.parent) == before

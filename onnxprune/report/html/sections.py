@@ -133,10 +133,10 @@ def latency(report: Report) -> Section | None:
 def trials(fit: Fitted) -> Html:
     """The plans that were measured on the way to a target."""
     rows = []
-    for n, t in enumerate(fit.trials, 1):
+    for t in fit.trials:
         figures = (f"{t.predicted:.3f}x", f"{t.speedup:.3f}x", f"{t.ci95[0]:.3f} to {t.ci95[1]:.3f}", f"{t.kept:.1%}")
-        rows.append(Row((str(n), *figures)))
-    headers = ("trial", "#expected", "#measured", "#95% interval", "#importance kept")
+        rows.append(Row((str(t.plan + 1), *figures)))
+    headers = ("plan", "#expected", "#measured", "#95% interval", "#importance kept")
     head = element("h3", f"Asked for {words.fitted(fit)}")
     return joined([head, render(Table("Plans measured on the way to the target", headers, tuple(rows)))])
 
