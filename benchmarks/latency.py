@@ -7,9 +7,9 @@ Every architecture, with seeded random weights where it comes without, is planne
 this machine, one thread, batch 1, as `onnxprune prune --speedup S` does it. Then, independent of the search,
 
 - `measured`: the pruned model against the dense one in fresh processes (`onnxprune bench`'s protocol, with 3 of them);
-- `uniform`: `--ratio R` at the fixed alignments 8 and 16, with the smallest R that is measured to be as fast, within
-  3%, or the one that comes nearest; dense, ours and both are timed in one run, interleaved. `kept` is the geometric
-  mean over all layers of the share of the L1 norm of the layer's filters that stays;
+- `uniform`: `--ratio R` at the fixed alignments 8 and 16, with an R that is measured to be as fast within 3%, or the
+  one of five that comes nearest, faster before slower; dense, ours and both are timed in one run, interleaved. `kept`
+  is the geometric mean over all layers of the share of the L1 norm of the layer's filters that stays;
 - `peers` (with --peers, the folder that peers.py writes): each of Torch-Pruning's outputs against our plan that keeps
   as much importance, again in one run.
 

@@ -7,7 +7,7 @@ import difflib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -16,6 +16,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.errors import ModelError
+from onnxprune.graph import every_node
 from onnxprune.runtime import sessions
 from onnxprune.runtime.sessions import Array, Feeds, Session, Source, Weighted, ort_value, refusals, session, unusual
 
@@ -153,16 +154,7 @@ def optimised_ops(model: Source, *, provider: str = "cpu") -> Counter[str]:
         sessions.keep_optimised(options, path)
         sessions.open_session(model, options, sessions.provider_name(provider))
         graph = onnx.load(path, load_external_data=False).graph
-    return Counter(f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in _every_node(graph))
-
-
-def _every_node(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those of nested bodies included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in [attribute.g, *attribute.graphs]:
-                yield from _every_node(body)
+    return Counter(f"{node.domain or 'ai.onnx'}::{node.op_type}" for node in every_node(graph))
 
 
 def signature(opened: Session) -> dict[str, tuple[str, tuple[int | str | None, ...]]]:
