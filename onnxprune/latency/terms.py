@@ -58,7 +58,7 @@ class Terms:
         region: Region of each product; the last region is for what belongs to none. Shape (products,).
         kind: Index into `KINDS`. Shape (products,).
         factor: What does not change. Shape (products,).
-        widths: The axes multiplied. Shape (products, FACTORS); the number of axes stands for 1.
+        widths: The axes multiplied. Shape (products, at most FACTORS); the number of axes stands for 1.
         multiple: What each of those widths is rounded up to a multiple of. Shape (products, FACTORS).
         divisor: The axis divided by. Shape (products,).
         step: The width step the machine rewards.
@@ -98,24 +98,27 @@ class Terms:
 
     def counted(self, widths: Floats) -> NDArray[np.bool_]:
         """Whether each product counts at widths of shape (axes + 1, ...). Shape (products, ...)."""
-        rest = (1,) * (widths.ndim - 1)
-        each, by = widths[self.widths], np.maximum(widths[self.divisor], 1.0)[:, None]
-        each = np.where(each > by, each / by, each)  # of one group; a depthwise convolution works on all at once
-        live = (self.widths < len(self.axes)).reshape(*self.widths.shape, *rest)
         found = np.ones((self.kind.size, *widths.shape[1:]), dtype=bool)
-        found[self.between] = (live & (each % self.step != 0))[self.between].any(axis=1)
-        found[self.few] = each[self.few, 0] < self.step
+        one, two = self.between, self.few
+        live = (self.widths[one] < len(self.axes)).reshape(one.size, self.widths.shape[1], *(1,) * (widths.ndim - 1))
+        found[one] = (live & (self.alone(widths, one) % self.step != 0)).any(axis=1)
+        found[two] = self.alone(widths, two)[:, 0] < self.step
         return found
 
-    @cached_property
-    def between(self) -> NDArray[np.bool_]:
-        """The products that count between steps. Shape (products,)."""
-        return np.isin(self.kind, [KINDS.index(name) for name in BETWEEN])
+    def alone(self, widths: Floats, products: Ints) -> Floats:
+        """Widths of one group of a grouped convolution; a depthwise one works on all groups at once."""
+        each, by = widths[self.widths[products]], np.maximum(widths[self.divisor[products]], 1.0)[:, None]
+        return np.where(each > by, each / by, each)
 
     @cached_property
-    def few(self) -> NDArray[np.bool_]:
-        """The products that count where inputs are few. Shape (products,)."""
-        return np.asarray(self.kind == KINDS.index(FEW))
+    def between(self) -> Ints:
+        """The products that count between steps."""
+        return np.flatnonzero(np.isin(self.kind, [KINDS.index(name) for name in BETWEEN]))
+
+    @cached_property
+    def few(self) -> Ints:
+        """The products that count where inputs are few."""
+        return np.flatnonzero(self.kind == KINDS.index(FEW))
 
     def features(self, widths: Floats) -> Floats:
         """Work of each region by kind. Shape (regions + 1, kinds)."""
@@ -249,7 +252,8 @@ def tensor(dependencies: Dependencies, name: str) -> tuple[float, list[Ids]]:
 def built(builder: Builder, step: int) -> Terms:
     """The collected products as arrays; `terms_of` has the arguments."""
     one = len(builder.axes)
-    widths = np.full((len(builder.rows), FACTORS), one, dtype=np.int64)
+    most = max([1, *(len(axes) for _, _, _, axes, _ in builder.rows)])
+    widths = np.full((len(builder.rows), most), one, dtype=np.int64)
     multiple = np.ones_like(widths)
     for p, (_, kind, _, axes, _) in enumerate(builder.rows):
         others, last = ROUNDED[KINDS[kind]]

@@ -228,4 +228,4 @@ def test_the_price_of_what_some_axes_touch_changes_as_the_whole_price(name: str)
 
 
 def test_no_product_multiplies_more_widths_than_there_is_room_for() -> None:
-    assert all(terms(traced(name)).widths.shape[1] == FACTORS for name in BUILD)
+    assert all(terms(traced(name)).widths.shape[1] <= FACTORS for name in BUILD)
