@@ -22,7 +22,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -230,11 +231,16 @@ def keeping(case: Case, kept: float) -> np.ndarray | None:
 # --- everything ------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Case]:
+    """A model as a case, with seeded random weights where it comes without."""
+    with tempfile.TemporaryDirectory(prefix="onnxprune-benchmark-") as folder:
+        yield Case(inflated(path, False, Path(folder) / "model.onnx") if path.parent.name == "skeletons" else path)
+
+
 def measure_model(name: str, path: Path, peers: Path | None) -> dict[str, Any]:
     """All targets for one model."""
-    with tempfile.TemporaryDirectory(prefix="onnxprune-latency-") as folder:
-        source = inflated(path, False, Path(folder) / "model.onnx") if path.parent.name == "skeletons" else path
-        case = Case(source)
+    with opened(path) as case:
         print(f"{name}: {case.profiler.dense_ms:.2f} ms", flush=True)
         targets = []
         for speedup in (*EASY.get(name, ()), *SPEEDUPS):
@@ -351,26 +357,42 @@ def markdown(held: Mapping[str, Any]) -> str:
     return "\n\n".join([*(markdown_table(table) for table in tables), summary(records)])
 
 
-def main() -> None:
-    """Run what is missing, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(text: str | None, results: Path) -> argparse.ArgumentParser:
+    """The options that benchmarks over these models share."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=SHARED)
     parser.add_argument("--only", default="*")
-    parser.add_argument("--peers", type=Path)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=results)
     parser.add_argument("--markdown", action="store_true")
-    given = parser.parse_args()
-    held = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    return parser
+
+
+def carry_on(given: argparse.Namespace, command: str, measured: Callable[[str, Path], dict[str, Any]]) -> None:
+    """Measure the models that have no record yet; every record is kept at once."""
+    held = recorded(given.out)
     records = {r["model"]: r for r in held.get("records", ())}
-    if given.markdown:
-        print(markdown(held))
-        return
     for name, path in MODELS.items():
         if fnmatchcase(name, given.only) and name not in records:
-            records[name] = measure_model(name, given.shared / path, given.peers)
+            records[name] = measured(name, given.shared / path)
             inside = [records[n] for n in MODELS if n in records]
-            found = {"command": COMMAND, "environment": runtime.environment(), "records": inside}
+            found = {"command": command, "environment": runtime.environment(), "records": inside}
             given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def recorded(path: Path) -> dict[str, Any]:
+    """What was measured before; empty if nothing was."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def main() -> None:
+    """Run what is missing, or print the table."""
+    parser = arguments(__doc__, RESULTS)
+    parser.add_argument("--peers", type=Path)
+    given = parser.parse_args()
+    if given.markdown:
+        print(markdown(recorded(given.out)))
+    else:
+        carry_on(given, COMMAND, lambda name, path: measure_model(name, path, given.peers))
 
 
 if __name__ == "__main__":

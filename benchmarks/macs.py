@@ -12,21 +12,15 @@ expects, the same table for all weights; nothing is measured again. Accuracy is 
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coverage import inflated
-from latency import MODELS, SPEEDUPS, Case, accuracy
-from li2016 import SHARED, markdown_table
+from latency import SPEEDUPS, Case, accuracy, arguments, carry_on, opened, recorded
+from li2016 import markdown_table
 
-from onnxprune import runtime
 from onnxprune.latency import Price
 from onnxprune.latency.terms import KINDS
 from onnxprune.plan.knapsack import Search, choices_of, within
@@ -102,7 +96,7 @@ class Weighed(Search):
     @property
     def value(self) -> float:
         """Importance and MACs of what is chosen."""
-        return super().value + self.weight * float(np.log(self.total_macs))
+        return self.importance + self.weight * float(np.log(self.total_macs))
 
 
 def planned(case: Case, speedup: float, weight: float) -> dict[str, Any] | None:
@@ -114,15 +108,12 @@ def planned(case: Case, speedup: float, weight: float) -> dict[str, Any] | None:
         return None
     removed = removed_by(case.dependencies, case.levels, found.chosen.tolist())
     fact = {"speedup": case.profiler.dense_ms / found.total, "macs": case.macs(removed), "kept": case.kept(removed)}
-    known = case.original.path is not None and case.original.path.parent.name == "cifar10"
-    return fact | {"accuracy": accuracy(case, rewrite(case.dependencies, removed)) if known else None}
+    return fact | {"accuracy": accuracy(case, rewrite(case.dependencies, removed))}
 
 
 def measure_model(name: str, path: Path) -> dict[str, Any]:
     """All targets and weights for one model."""
-    with tempfile.TemporaryDirectory(prefix="onnxprune-macs-") as folder:
-        source = inflated(path, False, Path(folder) / "model.onnx") if path.parent.name == "skeletons" else path
-        case = Case(source)
+    with opened(path) as case:
         profile(case.profiler, case.levels)
         save(case.profiler)
         targets = []
@@ -155,32 +146,18 @@ def markdown(held: Mapping[str, Any]) -> str:
         kept = np.exp(np.mean([np.log(p[label]["kept"] / p["0"]["kept"]) for p in every]))
         means.append(f"{label}: {np.exp(np.mean(np.log(ratios))):.2f} ({sum(q >= 0.9 for q in ratios)}, {kept:.3f})")
     head = ["model", "asked", *(f"weight {label}" for label in WEIGHTS)]
-    text = f"Geometric mean of speedup / MACs over {len(every)} targets that are in reach (how many are 0.9 or more, "
-    return (
-        markdown_table([head, *rows])
-        + f"\n\n{text}importance kept over that of weight 0), by weight: {'; '.join(means)}."
-    )
+    what = f"Geometric mean of speedup / MACs over {len(every)} targets that are in reach"
+    also = "how many are 0.9 or more, importance kept over that of weight 0"
+    return f"{markdown_table([head, *rows])}\n\n{what} ({also}), by weight: {'; '.join(means)}."
 
 
 def main() -> None:
     """Run what is missing, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=SHARED)
-    parser.add_argument("--only", default="*")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--markdown", action="store_true")
-    given = parser.parse_args()
-    held = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    given = arguments(__doc__, RESULTS).parse_args()
     if given.markdown:
-        print(markdown(held))
-        return
-    records = {r["model"]: r for r in held.get("records", ())}
-    for name, path in MODELS.items():
-        if fnmatchcase(name, given.only) and name not in records:
-            records[name] = measure_model(name, given.shared / path)
-            inside = [records[n] for n in MODELS if n in records]
-            found = {"command": COMMAND, "environment": runtime.environment(), "records": inside}
-            given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        print(markdown(recorded(given.out)))
+    else:
+        carry_on(given, COMMAND, measure_model)
 
 
 if __name__ == "__main__":

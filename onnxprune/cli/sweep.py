@@ -126,14 +126,16 @@ def check_page(taken: list[Path | None], page: Path | None, folder: Path) -> Non
     Raises:
         OutputError: See above, or it lies in the folder and may be a file of the sweep, of which none ends in .html.
     """
-    place, inside = page.resolve() if page else folder, folder.resolve()
-    if page and place.is_relative_to(inside) and (place == inside or page.suffix.lower() not in (".html", ".htm")):
+    if page is None:
+        return
+    place, inside = page.resolve(), folder.resolve()
+    if place.is_relative_to(inside) and (place == inside or page.suffix.lower() not in (".html", ".htm")):
         what = "the page may replace a file of the sweep"
         raise OutputError(what, where=str(page), remedy="end its name in .html, or name another folder")
-    later = page is not None and place.parent == inside and not folder.exists()
-    if later:
+    if place.parent == inside and not folder.exists():
         require()
-    check_side_files(taken, [], None if later else page)
+    else:
+        check_side_files(taken, [], page)
 
 
 def parse_targets(

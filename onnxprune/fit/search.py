@@ -77,11 +77,11 @@ class Fit:
         chooser: The data that plans are made of.
         choices: The widths of every group.
         target: A time.
+        first: The table before plans correct it.
         seed: Of the order of timing.
         trials: Every measurement.
         known: Every plan that was measured, by its widths.
         samples: What the profiler saw of those that the table was corrected by, by their numbers.
-        first: The table before it was corrected.
         table: The present one.
         learning: Whether plans still correct it.
         bracket: The aims tried since they do not.
@@ -93,6 +93,7 @@ class Fit:
     chooser: Chooser
     choices: Choices
     target: Target
+    first: Table
     seed: int = 0
     observe: Observer = lambda _, __: None
     trials: list[Trial] = field(default_factory=list)
@@ -100,7 +101,7 @@ class Fit:
     samples: dict[int, Sample] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.first = self.table = self.profiler.table()
+        self.table = self.first
         self.learning, self.bracket = True, Bracket()
         self.limit = np.inf
 
@@ -280,6 +281,6 @@ def fit(
     """
     choosers = choosers_of(profiler.dependencies, scores, limits, finer=finer)
     levels = levels_of(choosers)
-    profile(profiler, levels, seed=seed, observe=observe)
+    table = profile(profiler, levels, seed=seed, observe=observe)
     choices = choices_of(profiler.dependencies, profiler.terms, levels)
-    return Fit(original, profiler, choosers[0], choices, target, seed, observe).run()
+    return Fit(original, profiler, choosers[0], choices, target, table, seed, observe).run()

@@ -59,7 +59,7 @@ class Terms:
         kind: Index into `KINDS`. Shape (products,).
         factor: What does not change. Shape (products,).
         widths: The axes multiplied. Shape (products, at most FACTORS); the number of axes stands for 1.
-        multiple: What each of those widths is rounded up to a multiple of. Shape (products, FACTORS).
+        multiple: What each of those widths is rounded up to a multiple of. Of the shape of `widths`.
         divisor: The axis divided by. Shape (products,).
         step: The width step the machine rewards.
     """
@@ -73,7 +73,7 @@ class Terms:
     widths: Ints
     multiple: Ints
     divisor: Ints
-    step: int = 1
+    step: int
 
     def measure(self, keep: Mask) -> Floats:
         """The widths that are left. Shape (axes + 1,)."""
@@ -99,10 +99,9 @@ class Terms:
     def counted(self, widths: Floats) -> NDArray[np.bool_]:
         """Whether each product counts at widths of shape (axes + 1, ...). Shape (products, ...)."""
         found = np.ones((self.kind.size, *widths.shape[1:]), dtype=bool)
-        one, two = self.between, self.few
-        live = (self.widths[one] < len(self.axes)).reshape(one.size, self.widths.shape[1], *(1,) * (widths.ndim - 1))
-        found[one] = (live & (self.alone(widths, one) % self.step != 0)).any(axis=1)
-        found[two] = self.alone(widths, two)[:, 0] < self.step
+        live = self.live.reshape(*self.live.shape, *(1,) * (widths.ndim - 1))
+        found[self.between] = (live & (self.alone(widths, self.between) % self.step != 0)).any(axis=1)
+        found[self.few] = self.alone(widths, self.few)[:, 0] < self.step
         return found
 
     def alone(self, widths: Floats, products: Ints) -> Floats:
@@ -114,6 +113,11 @@ class Terms:
     def between(self) -> Ints:
         """The products that count between steps."""
         return np.flatnonzero(np.isin(self.kind, [KINDS.index(name) for name in BETWEEN]))
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Of those, the factors that are widths, and not the 1 that fills the row. Shape (products, factors)."""
+        return np.asarray(self.widths[self.between] < len(self.axes))
 
     @cached_property
     def few(self) -> Ints:

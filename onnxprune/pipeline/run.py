@@ -123,7 +123,8 @@ def carry_out(
     """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
-    feeds = replan.feeds if isinstance(replan, TimedPlans) else sample(original, options)
+    in_time = replan if isinstance(replan, TimedPlans) else None
+    feeds = in_time.feeds if in_time else sample(original, options)
     given = list(batches(original, feeds))
     check_normalised(original, dependencies.model, given, options.threads)
     found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
@@ -133,8 +134,8 @@ def carry_out(
     gone = removal(dependencies, found.removed)
     facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    fitted = replan.fitted(found.plan) if isinstance(replan, TimedPlans) else None
-    if options.time or isinstance(replan, TimedPlans):  # a target in time is never delivered without one
+    fitted = in_time.fitted(found.plan) if in_time else None
+    if options.time or in_time:  # a target in time is never delivered without one
         shaped = replace(original, shapes=dependencies.model.shapes)
         report = timed(report, fitted, shaped, found.model, timing_feeds(original, feeds, options), options, observe)
     done = Pruned(found.model, found.plan, report)

@@ -107,8 +107,10 @@ def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
     found: dict[bytes, Level] = {}
     for chooser in choosers:
         part = step // chooser.limits.align
+        if part > 1 and least >= NARROW * step:
+            continue
         for share in shares(size, chooser.limits.align):
-            if part > 1 and (least >= NARROW * step or (part > FINER[0] and least * (1 - share) >= step)):
+            if part > FINER[0] and least * (1 - share) >= step:
                 continue
             removed, note = chooser.group(g, share)
             kept = 1.0 - float(values[removed].sum() / values.sum())
@@ -188,15 +190,19 @@ class Search:
         return float(self.price.total(self.widths))
 
     @property
-    def value(self) -> float:
-        """Importance of what is chosen."""
+    def importance(self) -> float:
+        """Importance of what is chosen: the sum over layers of log(kept share)."""
         return float(sum(v[c] for v, c in zip(self.choices.value, self.chosen, strict=True)))
+
+    @property
+    def value(self) -> float:
+        """What the search maximises."""
+        return self.importance
 
     @property
     def kept(self) -> float:
         """Geometric mean over all layers of the share of importance that stays."""
-        value = sum(v[c] for v, c in zip(self.choices.value, self.chosen, strict=True))
-        return float(np.exp(value / max(1, sum(self.choices.layers))))
+        return float(np.exp(self.importance / max(1, sum(self.choices.layers))))
 
     def copy(self) -> Search:
         """The same choice, to go on from."""
@@ -212,7 +218,7 @@ class Search:
         return found
 
     def values(self, g: int) -> Floats:
-        """Importance of group `g` at each of its levels. Shape (levels,)."""
+        """What `value` gains of group `g` at each of its levels, up to a constant. Shape (levels,)."""
         return self.choices.value[g]
 
     def move(self, g: int, level: int) -> None:

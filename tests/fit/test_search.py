@@ -197,9 +197,8 @@ def test_a_fastest_plan_that_is_much_too_fast_is_not_the_answer(monkeypatch: pyt
     machine.install(monkeypatch, dependencies)
     profiler = Profiler(dependencies, {}, 8)
     table = type(profiler).table
-    wrong = iter(
-        [100.0, 100.0, 0.85, 100.0]
-    )  # of the profile, the first, those corrected by two plans; then it is right
+    # The first table, and those corrected by two plans; from then on it is right.
+    wrong = iter([100.0, 0.85, 100.0])
     monkeypatch.setattr(Profiler, "table", lambda self, c=None: scaled(table(self, c), next(wrong, 1.0)))
     found = fit(dependencies.model, profiler, score(dependencies), Target(speedup=2.0), Limits(align=8))
     assert found.trials[0].speedup > 4 and found.reached and 1 - NEAR <= found.comparison.speedup / 2 <= 1 + OVER
