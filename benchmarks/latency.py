@@ -40,12 +40,14 @@ from onnxprune.bench.measure import measure
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.fit import NEAR, Fitted, fit
+from onnxprune.fit.bracket import Bracket
 from onnxprune.importance import Scores, score
 from onnxprune.importance.criteria import CRITERIA, filters
 from onnxprune.model import Model, load
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
-from onnxprune.plan.knapsack import Search, choices_of, choosers_of, levels_of, within
+from onnxprune.plan.knapsack import Search, within
+from onnxprune.plan.levels import choices_of, choosers_of, levels_of
 from onnxprune.profile import Profiler, profiler_of, removed_by, save
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies, trace
@@ -154,16 +156,17 @@ def uniform(case: Case, found: Fitted, ours: Model) -> dict[str, Any]:
 
 def matched(case: Case, speedup: float, align: int) -> tuple[float, np.ndarray] | None:
     """The uniform ratio that is measured to be so fast, and the units that go: what the table expects, corrected."""
-    wanted, tried = speedup, []
+    bracket, tried = Bracket(), []
     for _ in range(MATCHES):
-        if (chosen := ratio_for(case, wanted, align)) is None:
+        aim = bracket.aim
+        if (chosen := ratio_for(case, speedup / aim, align)) is None:
             break
         model = rewrite(case.dependencies, chosen[1])
         off = bench(case.original, model, feeds=case.feeds, budget_s=1.0).speedup / speedup
         tried.append((off < 1 - NEAR, abs(np.log(off)), chosen))
-        if abs(off - 1) <= NEAR:
+        if abs(off - 1) <= NEAR or bracket.closed:
             break
-        wanted /= off
+        bracket = bracket.narrowed(aim, off - 1)
     return min(tried, key=lambda t: t[:2])[2] if tried else None
 
 

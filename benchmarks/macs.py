@@ -4,7 +4,7 @@
     python benchmarks/macs.py --markdown
 
 The search maximises the importance that stays; here it maximises importance + weight x MACs, both as logarithms of the
-share that stays (importance: mean over layers). Weight 0 is what `onnxprune prune --speedup` plans with; "only" counts
+share that stays (importance: mean over layers). Weight 1 is what `onnxprune prune --speedup` plans with; "only" counts
 MACs alone, and is the most that any plan found keeps at that time. Speedups are those that the table of measured times
 expects, the same table for all weights; nothing is measured again. Accuracy is that of the trained ResNet-56 on the
 10,000 test images, without any recovery.
@@ -12,8 +12,7 @@ expects, the same table for all weights; nothing is measured again. Accuracy is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ import numpy as np
 from latency import SPEEDUPS, Case, accuracy, arguments, carry_on, opened, recorded
 from li2016 import markdown_table
 
-from onnxprune.latency import Price
-from onnxprune.latency.terms import KINDS
-from onnxprune.plan.knapsack import Search, choices_of, within
+from onnxprune.plan.knapsack import Search, within
+from onnxprune.plan.levels import choices_of
 from onnxprune.profile import profile, removed_by, save
 from onnxprune.rewrite import rewrite
 
@@ -34,76 +32,10 @@ WEIGHTS = {"0": 0.0, "0.1": 0.1, "0.3": 0.3, "1": 1.0, "only": ONLY}
 MILD = {"ResNet-56": (1.1, 1.2, 1.3)}  # speedups at which accuracy is not lost altogether
 
 
-@dataclass(eq=False)
-class Weighed(Search):
-    """A search that counts multiply-accumulates, too.
-
-    Attributes:
-        macs: Their number as a price.
-        parts: Per group, the price of the products that it changes.
-        weight: Of the logarithm of the share of them that stays, in layers.
-        mine: Per group, its MACs at each level as far as they are known at present.
-        left: MACs of what is chosen, if they are known at present.
-    """
-
-    macs: Price
-    parts: Sequence[Price]
-    weight: float
-    mine: list[np.ndarray | None]
-    left: float | None = None
-
-    @staticmethod
-    def beside(search: Search, weight: float) -> Weighed:
-        """The same search with another aim."""
-        terms, change = search.price.terms, search.choices.change
-        macs = Price(terms, (terms.kind == KINDS.index("macs")).astype(float))
-        touched = [macs.touched(np.flatnonzero(c.any(axis=1))) for c in change]
-        held = {f.name: getattr(search, f.name) for f in fields(Search)}
-        both = np.stack(touched).astype(np.float32)
-        held["near"] = [np.union1d(n, np.flatnonzero(m)) for n, m in zip(search.near, both @ both.T > 0, strict=True)]
-        parts, own = [macs.part(t) for t in touched], weight * sum(search.choices.layers)
-        return Weighed(**held, macs=macs, parts=parts, weight=own, mine=[None] * len(change))
-
-    def values(self, g: int) -> np.ndarray:
-        """Importance and MACs at each level of a group, the others as they are."""
-        if (mine := self.mine[g]) is None:
-            change, now = self.choices.change[g], self.chosen[g]
-            mine = self.mine[g] = self.parts[g].total((self.widths - change[:, now])[:, None] + change)
-        return super().values(g) + self.weight * np.log(np.maximum(self.total_macs - mine[self.chosen[g]] + mine, 1.0))
-
-    @property
-    def total_macs(self) -> float:
-        """MACs of what is chosen."""
-        if self.left is None:
-            self.left = float(self.macs.total(self.widths))
-        return self.left
-
-    def move(self, g: int, level: int) -> None:
-        """Choose another level for a group."""
-        if level != self.chosen[g]:
-            super().move(g, level)
-            self.left = None
-            for other in self.near[g]:
-                self.mine[other] = None
-
-    def copy(self) -> Weighed:
-        """The same choice, to go on from."""
-        found = super().copy()
-        assert isinstance(found, Weighed)
-        found.mine = list(self.mine)
-        return found
-
-    @property
-    def value(self) -> float:
-        """Importance and MACs of what is chosen."""
-        return self.importance + self.weight * float(np.log(self.total_macs))
-
-
 def planned(case: Case, speedup: float, weight: float) -> dict[str, Any] | None:
     """The plan for a time with a weight on MACs; None where none is that fast."""
-    price = case.profiler.table().price
-    whole = Search.of(price, choices_of(case.dependencies, case.profiler.terms, case.levels))
-    found = within(Weighed.beside(whole, weight), case.profiler.dense_ms / speedup)
+    choices = choices_of(case.dependencies, case.profiler.terms, case.levels)
+    found = within(Search.of(case.profiler.table().price, choices, weight), case.profiler.dense_ms / speedup)
     if found is None:
         return None
     removed = removed_by(case.dependencies, case.levels, found.chosen.tolist())

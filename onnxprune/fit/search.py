@@ -27,7 +27,8 @@ from onnxprune.latency.table import Sample
 from onnxprune.model import Model
 from onnxprune.plan import Limits, Target
 from onnxprune.plan.choose import Chooser, assemble
-from onnxprune.plan.knapsack import Choices, Search, choices_of, choosers_of, fastest, levels_of, within
+from onnxprune.plan.knapsack import Search, fastest, within
+from onnxprune.plan.levels import Choices, choices_of, choosers_of, levels_of
 from onnxprune.profile import Observer, Profiler, profile, profiler_of, removed_by, save
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +27,13 @@ class Scores:
     Attributes:
         criterion: Name of the criterion.
         values: Shape (units,), not negative; larger = keep.
+        filters: What each source's filters add to that, in the order of its labels. Shapes (filters,). A source that is
+            not among them has the scores of its units.
     """
 
     criterion: str
     values: Floats
+    filters: Mapping[Source, Floats] = field(default_factory=dict)
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
@@ -70,7 +73,7 @@ def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
         near = difflib.get_close_matches(criterion, CRITERIA, n=1, cutoff=0.0)
         what = f"unknown criterion '{criterion}'"
         raise PlanError(what, remedy=f"did you mean '{near[0]}'? there are: {', '.join(sorted(CRITERIA))}")
-    values = np.zeros(dependencies.unit_count)
+    values, each = np.zeros(dependencies.unit_count), {}
     for source in dependencies.sources:
         units = dependencies.unit[source.ids].ravel()
         found = CRITERIA[criterion](filters(dependencies, source))
@@ -79,7 +82,8 @@ def score(dependencies: Dependencies, criterion: str = "l1") -> Scores:
             raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
         chosen = (units >= 0) & (units < dependencies.unit_count)  # the others stay, or stand for whole rows
         np.add.at(values, units[chosen], found[chosen])
-    return Scores(criterion, values)
+        each[source] = found
+    return Scores(criterion, values, each)
 
 
 def filters(dependencies: Dependencies, source: Source) -> Array:

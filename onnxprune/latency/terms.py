@@ -79,6 +79,10 @@ class Terms:
         """The widths that are left. Shape (axes + 1,)."""
         return np.array([axis_width(a, c, keep) for a, c in zip(self.axes, self.counts, strict=True)] + [1.0])
 
+    def touched(self, axes: Ints) -> NDArray[np.bool_]:
+        """Whether some of these axes enter each product. Shape (products,)."""
+        return np.asarray(np.isin(self.widths, axes).any(axis=1) | np.isin(self.divisor, axes))
+
     def products(self, widths: Floats) -> Floats:
         """Value of every product.
 
@@ -146,11 +150,6 @@ class Price:
     def total(self, widths: Floats) -> Floats:
         """Milliseconds for widths of shape (axes + 1, ...). Shape (...)."""
         return np.asarray(np.tensordot(self.ms, self.terms.products(widths), axes=1))
-
-    def touched(self, axes: Ints) -> NDArray[np.bool_]:
-        """Whether each product costs anything and some of these axes enter it. Shape (products,)."""
-        entered = np.isin(self.terms.widths, axes).any(axis=1) | np.isin(self.terms.divisor, axes)
-        return np.asarray(entered & (self.ms > 0))
 
     def part(self, products: NDArray[np.bool_]) -> Price:
         """The price of some of the products alone."""

@@ -1,8 +1,11 @@
-"""The widths that keep most importance within a given time. Law: no layer may pay for all the others.
+"""The widths that keep most of a model within a given time. Law: no layer may pay for all the others.
 
-A group can stop at a few widths (`Level`); each keeps a share of the group's importance. The plan maximises the sum of
-the logarithms of those shares, every layer counted once: the plan with the largest geometric mean. An arithmetic mean
-would let one slow layer lose nearly everything; in a product, what is left of a layer counts the more the less it is.
+A group can stop at a few widths (`plan.levels`); each keeps a share of the importance of every layer in it. The plan
+maximises the sum of the logarithms of those shares, every layer counted once: the plan with the largest geometric mean.
+An arithmetic mean would let one slow layer lose nearly everything; in a product, what is left of a layer counts the
+more the less it is. The share of all multiply-accumulates that stays counts as much as that mean (`MACS`): what is
+maximised is their product. Layers that take little time for their work are kept wide then, and layers whose time buys
+little work pay for it.
 
 The time is a function of all widths together (`latency.Price`): a convolution costs the product of what comes in and
 what goes out, so the groups' costs are not a sum, as in a plain knapsack (HALP, Shen et al. 2022, arXiv 2110.10811,
@@ -22,182 +25,111 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.importance import Scores
-from onnxprune.labels import Ids
-from onnxprune.latency import Price, Terms
-from onnxprune.latency.terms import axis_width
-from onnxprune.plan.choose import Chooser, chooser_of
-from onnxprune.plan.target import Limits
-from onnxprune.trace import Dependencies, Group
+from onnxprune.latency import Price
+from onnxprune.latency.terms import KINDS
+from onnxprune.plan.levels import Choices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LEVELS = 16  # widths tried of one group
+MACS = 1.0  # weight of the share of multiply-accumulates beside the mean share of importance, both as logarithms
 SLACK = 1e-9  # of a time: sums are rounded
 TINY = 1e-6  # ms: less is no difference
-NARROW = 3  # groups with a layer of fewer steps than this may also stop at parts of a step
-FINER = (2, 4)  # those parts; quarters for less than one step only
 SWEEPS = 20
 WEIGHTS = 40  # multipliers tried on each way
 PASSES = 2  # of single moves over all groups
 
 
 @dataclass(frozen=True, eq=False)
-class Level:
-    """One width of one group.
+class Work:
+    """The milliseconds and the multiply-accumulates of widths, in one pass over the products of both.
 
     Attributes:
-        removed: Positions that go.
-        kept: Share of the group's importance that stays, in (0, 1].
-        note: What the planner has to say.
+        price: Of milliseconds.
+        rates: What one of each product costs: milliseconds, multiply-accumulates. Shape (2, products).
     """
 
-    removed: Ids
-    kept: float
-    note: str
+    price: Price
+    rates: Floats
 
+    @staticmethod
+    def of(price: Price) -> Work:
+        """Of all products that cost or count anything."""
+        macs = (price.terms.kind == KINDS.index("macs")).astype(np.float64)
+        rates = np.stack([price.ms, macs])
+        return Work(price, rates).part(np.asarray(rates.any(axis=0)))
 
-@dataclass(frozen=True, eq=False)
-class Choices:
-    """What every group can choose from.
+    def part(self, products: NDArray[np.bool_]) -> Work:
+        """Of some of the products alone."""
+        return Work(self.price.part(products), self.rates[:, products])
 
-    Attributes:
-        levels: Per group its levels, the widest first.
-        change: Per group, what each level changes on every axis of the terms. Shapes (axes + 1, levels).
-        layers: Per group, the layers whose filters go together.
-        value: Per group, the importance of each level: layers x log(kept share). Shapes (levels,).
-    """
-
-    levels: Sequence[Sequence[Level]]
-    change: Sequence[Floats]
-    layers: Sequence[int]
-    value: Sequence[Floats]
-
-
-def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
-    """Choosers at the alignment of the limits, and at parts of it if narrow groups may stop there, too.
-
-    Layers compete for the time whatever the scope, so every group is offered widths by its own ranking.
-
-    Raises:
-        UnprunableError: Nothing in the model can be removed.
-    """
-    own = limits if limits.scope == "local" else replace(limits, scope="local", max_ratio=limits.ceiling)
-    whole = chooser_of(dependencies, scores, own)
-    narrow = finer and any(narrowest(group) < NARROW * limits.align for group in whole.groups)
-    parts = [limits.align // part for part in FINER if narrow and limits.align % part == 0]
-    return [whole, *(chooser_of(dependencies, scores, replace(own, align=step)) for step in parts)]
-
-
-def narrowest(group: Group) -> int:
-    """Width of the narrowest layer of a group."""
-    return min(source.ids.size for source in group.sources)
-
-
-def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
-    """The levels of every group; choosers differ in alignment, the coarsest first."""
-    return [group_levels(choosers, g) for g in range(len(choosers[0].groups))]
-
-
-def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
-    """The widths at which a group can stop, the widest first."""
-    group, values, step = choosers[0].groups[g], choosers[0].norm[g], choosers[0].limits.align
-    size, least = group.units.size, narrowest(group)
-    found: dict[bytes, Level] = {}
-    for chooser in choosers:
-        part = step // chooser.limits.align
-        if part > 1 and least >= NARROW * step:
-            continue
-        for share in shares(size, chooser.limits.align):
-            if part > FINER[0] and least * (1 - share) >= step:
-                continue
-            removed, note = chooser.group(g, share)
-            kept = 1.0 - float(values[removed].sum() / values.sum())
-            if removed.size < size and kept > 0:
-                found.setdefault(np.sort(removed).tobytes(), Level(np.sort(removed), kept, note))
-    return sorted(found.values(), key=lambda level: level.removed.size)
-
-
-def shares(size: int, align: int) -> list[float]:
-    """Shares of a group to try: none, and what leaves each multiple of the alignment, or as many spread over them."""
-    kept = np.arange(0, size, align)[::-1]
-    if kept.size > LEVELS:
-        kept = kept[np.unique(np.round(np.linspace(0, kept.size - 1, LEVELS)).astype(np.int64))]
-    return [0.0, *(1.0 - kept / size).tolist()]
-
-
-def changes(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> list[Floats]:
-    """What each level of each group changes on every axis. Shapes (axes + 1, levels)."""
-    found = []
-    units = [np.unique(dependencies.unit[ids]) for ids in terms.axes]
-    for group, options in zip(dependencies.groups, levels, strict=True):
-        change = np.zeros((terms.dense.size, len(options)))
-        mine = np.zeros(dependencies.unit_count + len(dependencies.whole) + 1, dtype=bool)
-        mine[group.units] = True
-        mine[dependencies.unit_count : -1] = True  # whole rows follow from their members
-        touched = [a for a, found_units in enumerate(units) if mine[found_units].any()]
-        for column, level in enumerate(options):
-            keep = dependencies.keep(group.units[level.removed])
-            for a in touched:
-                change[a, column] = axis_width(terms.axes[a], bool(terms.counts[a]), keep) - terms.dense[a]
-        found.append(change)
-    return found
-
-
-def choices_of(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> Choices:
-    """Everything the search needs."""
-    layers = [len(group.sources) for group in dependencies.groups]
-    value = [n * np.log([level.kept for level in options]) for n, options in zip(layers, levels, strict=True)]
-    return Choices(levels, changes(dependencies, terms, levels), layers, value)
+    def total(self, widths: Floats) -> Floats:
+        """Both for widths of shape (axes + 1, ...). Shape (2, ...)."""
+        return np.asarray(np.tensordot(self.rates, self.price.terms.products(widths), axes=1))
 
 
 @dataclass(eq=False)
 class Search:
-    """A search over levels.
+    """A search over levels. Arrays over levels have a row for each group, filled up behind its last level.
 
     Attributes:
         price: The time.
         choices: What can be chosen.
         chosen: Level of each group.
         widths: What these leave. Shape (axes + 1,).
-        local: Per group, the price of the products that it changes.
-        near: Per group, the groups whose times depend on its level.
-        known: Per group, its times as far as they are known at present.
+        spent: Milliseconds and multiply-accumulates of those. Shape (2,).
+        worth: Importance of every level, as in `Choices`. Shape (groups, levels).
+        local: Per group, the work of the products that it changes.
+        near: Per group, the groups whose work depends on its level.
+        known: Work of every level, the other groups as they are. Shape (2, groups, levels).
+        stale: Groups of which that is no longer so. Shape (groups,).
+        macs: Weight of multiply-accumulates.
     """
 
     price: Price
     choices: Choices
     chosen: Ints
     widths: Floats
-    local: Sequence[Price]
+    spent: Floats
+    worth: Floats
+    local: Sequence[Work]
     near: Sequence[Ints]
-    known: list[Floats | None]
+    known: Floats
+    stale: NDArray[np.bool_]
+    macs: float
 
     @staticmethod
-    def of(price: Price, choices: Choices) -> Search:
+    def of(price: Price, choices: Choices, macs: float = MACS) -> Search:
         """A search that starts from the whole model."""
-        chosen = np.zeros(len(choices.levels), dtype=np.int64)
-        widths = price.terms.dense + sum((c[:, 0] for c in choices.change), np.zeros(price.terms.dense.size))
-        touched = np.stack([price.touched(np.flatnonzero(c.any(axis=1))) for c in choices.change]).astype(np.float32)
-        local = [price.part(products > 0) for products in touched]
-        near = [np.flatnonzero(row) for row in touched @ touched.T > 0]
-        return Search(price, choices, chosen, widths, local, near, [None] * len(local))
+        groups, terms, work = len(choices.levels), price.terms, Work.of(price)
+        widths = terms.dense + sum((c[:, 0] for c in choices.change), np.zeros(terms.dense.size))
+        touched = np.stack([work.price.terms.touched(np.flatnonzero(c.any(axis=1))) for c in choices.change])
+        local, both = [work.part(products) for products in touched], touched.astype(np.float32)
+        worth = np.full((groups, max(v.size for v in choices.value)), -np.inf)
+        for row, value in zip(worth, choices.value, strict=True):
+            row[: value.size] = value
+        known = np.stack([np.full(worth.shape, np.inf), np.zeros(worth.shape)])
+        chosen, stale = np.zeros(groups, dtype=np.int64), np.ones(groups, dtype=bool)
+        near = [np.flatnonzero(row) for row in both @ both.T > 0]
+        layers = sum(choices.layers)
+        return Search(
+            price, choices, chosen, widths, work.total(widths), worth, local, near, known, stale, macs * layers
+        )
 
     @property
     def total(self) -> float:
         """Milliseconds of what is chosen."""
-        return float(self.price.total(self.widths))
+        return float(self.spent[0])
 
     @property
     def importance(self) -> float:
         """Importance of what is chosen: the sum over layers of log(kept share)."""
-        return float(sum(v[c] for v, c in zip(self.choices.value, self.chosen, strict=True)))
+        return float(self.worth[np.arange(self.chosen.size), self.chosen].sum())
 
     @property
     def value(self) -> float:
-        """What the search maximises."""
-        return self.importance
+        """What the search maximises, up to a constant."""
+        return self.importance + self.macs * float(np.log(max(self.spent[1], 1.0)))
 
     @property
     def kept(self) -> float:
@@ -206,55 +138,71 @@ class Search:
 
     def copy(self) -> Search:
         """The same choice, to go on from."""
-        return replace(self, chosen=self.chosen.copy(), widths=self.widths.copy(), known=list(self.known))
+        held = {name: getattr(self, name).copy() for name in ("chosen", "widths", "spent", "known", "stale")}
+        return replace(self, **held)
+
+    def refresh(self, groups: Ints) -> None:
+        """Price the levels of these groups, where that is not known."""
+        for g in groups[self.stale[groups]]:
+            change = self.choices.change[g]
+            others = self.widths - change[:, self.chosen[g]]
+            self.known[:, g, : change.shape[1]] = self.local[g].total(others[:, None] + change)
+            self.stale[g] = False
+
+    def differences(self, groups: Ints) -> tuple[Floats, Floats]:
+        """Milliseconds and value of each level of groups, less those of their present ones. Shapes (groups, levels).
+
+        Beyond a group's last level, infinitely many milliseconds and nothing gained.
+        """
+        self.refresh(groups)
+        now = self.chosen[groups][:, None]
+        more, macs = (known[groups] - np.take_along_axis(known[groups], now, axis=1) for known in self.known)
+        gain = self.worth[groups] - np.take_along_axis(self.worth[groups], now, axis=1)
+        if self.macs:
+            gain = gain + self.macs * np.log(np.maximum(1 + macs / max(self.spent[1], 1.0), TINY))
+        return more, np.where(np.isfinite(more), gain, 0.0)
 
     def times(self, g: int) -> Floats:
         """Milliseconds of the products that group `g` touches, at each of its levels. Shape (levels,)."""
-        found = self.known[g]
-        if found is None:
-            change = self.choices.change[g]
-            others = self.widths - change[:, self.chosen[g]]
-            found = self.known[g] = self.local[g].total(others[:, None] + change)
-        return found
-
-    def values(self, g: int) -> Floats:
-        """What `value` gains of group `g` at each of its levels, up to a constant. Shape (levels,)."""
-        return self.choices.value[g]
+        self.refresh(np.array([g]))
+        return np.asarray(self.known[0, g, : self.choices.change[g].shape[1]])
 
     def move(self, g: int, level: int) -> None:
         """Choose another level for a group."""
-        if level == self.chosen[g]:
+        now = self.chosen[g]
+        if level == now:
             return
+        self.refresh(np.array([g]))
         change = self.choices.change[g]
-        self.widths = self.widths + change[:, level] - change[:, self.chosen[g]]
+        self.spent = self.spent + self.known[:, g, level] - self.known[:, g, now]
+        self.widths = self.widths + change[:, level] - change[:, now]
         self.chosen[g] = level
-        for other in self.near[g]:
-            self.known[other] = None
+        others = self.near[g][self.near[g] != g]
+        self.stale[others] = True
 
     def settle(self, weight: float) -> None:
         """Let the groups choose in turn, importance against `weight` x milliseconds, until none changes.
 
-        An infinite weight asks for the least time.
+        An infinite weight asks for the least time. Of levels that cost the same the narrowest is taken: it costs
+        nothing here, and may let others become cheaper.
         """
         for _ in range(SWEEPS):
             before = self.chosen.copy()
             for g in range(len(self.chosen)):
-                self.move(g, int(np.argmin(self.times(g) - self.values(g) / weight)))
+                more, gain = self.differences(np.array([g]))
+                cost = more[0] - gain[0] / weight
+                self.move(g, int(np.flatnonzero(cost <= cost.min() + SLACK * self.total)[-1]))
             if np.array_equal(before, self.chosen):
                 return
 
     def spend(self, limit: float) -> None:
         """Widen groups while the time allows, the one first that gains most importance per millisecond."""
         while True:
-            left, best = limit - self.total, (0.0, -1, -1)
-            for g in range(len(self.chosen)):
-                more, gain = self.differences(g)
-                rate = np.where((gain > 0) & (more <= left), gain / np.maximum(more, TINY), 0.0)
-                if rate.max() > best[0]:
-                    best = float(rate.max()), g, int(rate.argmax())
-            if best[1] < 0:
+            more, gain = self.differences(np.arange(self.chosen.size))
+            rate = np.where((gain > 0) & (more <= limit - self.total), gain / np.maximum(more, TINY), 0.0)
+            if rate.max() <= 0:
                 return
-            self.move(best[1], best[2])
+            self.move(*self.at(rate.argmax()))
 
     def save(self, limit: float, spare: int = -1) -> bool:
         """Narrow groups until the time suffices, the one first that loses least importance per millisecond.
@@ -266,35 +214,32 @@ class Search:
         Returns:
             Whether it suffices.
         """
+        others = np.arange(self.chosen.size)[:, None] != spare
         while self.total > limit:
-            best = (np.inf, -1, -1)
-            for g in range(len(self.chosen)):
-                more, gain = self.differences(g)
-                rate = np.where((more < -TINY) & (g != spare), np.maximum(-gain, 0.0) / np.maximum(-more, TINY), np.inf)
-                if rate.min() < best[0]:
-                    best = float(rate.min()), g, int(rate.argmin())
-            if best[1] < 0:
+            more, gain = self.differences(np.arange(self.chosen.size))
+            rate = np.where((more < -TINY) & others, np.maximum(-gain, 0.0) / np.maximum(-more, TINY), np.inf)
+            if not np.isfinite(rate.min()):
                 return False
-            self.move(best[1], best[2])
+            self.move(*self.at(rate.argmin()))
         return True
 
-    def differences(self, g: int) -> tuple[Floats, Floats]:
-        """Milliseconds and importance of each level of a group, less those of its present one. Shapes (levels,)."""
-        times, value, now = self.times(g), self.values(g), self.chosen[g]
-        return times - times[now], value - value[now]
+    def at(self, place: np.intp) -> tuple[int, int]:
+        """The group and the level at a place in an array of all levels."""
+        g, level = np.unravel_index(place, self.worth.shape)
+        return int(g), int(level)
 
     def improved(self, limit: float) -> Search:
         """The best choice found by moving one group a level up or down and letting the others make up for it."""
-        best = self
+        best, every = self, np.arange(self.chosen.size)
         for _ in range(PASSES):
             before = best.value
-            for g in np.argsort(-np.abs([self.differences(g)[0].min() for g in range(len(self.chosen))])):
+            for g in np.argsort(best.differences(every)[0].min(axis=1)).tolist():
                 for level in (best.chosen[g] - 1, best.chosen[g] + 1, 0):
                     if not 0 <= level < len(self.choices.value[g]) or level == best.chosen[g]:
                         continue
                     other = best.copy()
-                    other.move(int(g), int(level))
-                    if other.save(limit, int(g)):
+                    other.move(g, int(level))
+                    if other.save(limit, g):
                         other.spend(limit)
                         best = max(best, other, key=lambda s: s.value)
             if best.value <= before + 1e-9:
@@ -306,6 +251,7 @@ def fastest(whole: Search) -> Search:
     """The choice of least time, from a search that starts from the whole model."""
     found = whole.copy()
     found.settle(np.inf)
+    found.spend(found.total * (1 + SLACK))
     return found
 
 
@@ -337,9 +283,7 @@ def within(whole: Search, limit: float) -> Search | None:
 
 def multipliers(whole: Search) -> tuple[float, float]:
     """The smallest and the largest multiplier that can matter: importance per millisecond of single groups' levels."""
-    rates = []
-    for g in range(len(whole.chosen)):
-        more, gain = whole.differences(g)
-        rates += (gain[more < -TINY] / more[more < -TINY]).tolist()
-    positive = [rate for rate in rates if rate > 0]
-    return (min(positive) / 10, max(positive) * 10) if positive else (1e-3, 1e3)
+    more, gain = whole.differences(np.arange(whole.chosen.size))
+    rates = gain[more < -TINY] / more[more < -TINY]
+    positive = rates[rates > 0]
+    return (float(positive.min()) / 10, float(positive.max()) * 10) if positive.size else (1e-3, 1e3)

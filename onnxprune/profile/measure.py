@@ -25,7 +25,7 @@ from onnxprune.labels import Ids
 from onnxprune.latency import Regions, Table, Terms, fit_table, regions_of, terms_of, whole_region
 from onnxprune.latency.table import Sample
 from onnxprune.model import Model
-from onnxprune.plan.knapsack import Level
+from onnxprune.plan.levels import Level
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds, Kernel, Profiled
 from onnxprune.trace import Dependencies

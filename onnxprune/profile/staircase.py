@@ -11,7 +11,8 @@ import numpy as np
 from onnxprune import runtime
 from onnxprune.latency import Table
 from onnxprune.plan.document import describe
-from onnxprune.plan.knapsack import Level, Search, choices_of
+from onnxprune.plan.knapsack import Search
+from onnxprune.plan.levels import Level, choices_of
 from onnxprune.profile.measure import Profiler
 from onnxprune.profile.remembered import identity_of, measured
 

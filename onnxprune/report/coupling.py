@@ -24,19 +24,12 @@ class Importance:
     Attributes:
         scores: Ascending, to six digits; of a group with more than 256 units, those at 256 evenly spaced ranks.
         kept: Which of them stay.
-        before: Sum over all units of the group.
-        after: Sum over those that stay.
+        share: Share of importance that stays; the geometric mean over the group's layers.
     """
 
     scores: tuple[float, ...]
     kept: tuple[bool, ...]
-    before: float
-    after: float
-
-    @property
-    def share(self) -> float:
-        """Share of the group's importance that stays; 1 where there was none."""
-        return self.after / self.before if self.before else 1.0
+    share: float
 
 
 @dataclass(frozen=True)
@@ -56,20 +49,21 @@ class Edge:
     layers: tuple[str, ...]
 
 
-def importance(units: Ids, scores: NDArray[np.float64], gone: Mask) -> Importance:
+def importance(units: Ids, scores: NDArray[np.float64], gone: Mask, share: float) -> Importance:
     """Summarise the scores of one group.
 
     Args:
         units: Its unit numbers.
         scores: Per unit of the model. Shape (units,).
         gone: Per unit, whether it was removed.
+        share: Of importance that stays, as `kept_share` has it.
     """
     own, stays = scores[units], ~gone[units]
     order = np.argsort(own, kind="stable")
     if order.size > POINTS:
         order = order[np.linspace(0, order.size - 1, POINTS).round().astype(np.int64)]
     shown = tuple(float(f"{value:.6g}") for value in own[order].tolist())
-    return Importance(shown, tuple(stays[order].tolist()), float(own.sum()), float(own[stays].sum()))
+    return Importance(shown, tuple(stays[order].tolist()), share)
 
 
 def edges(dependencies: Dependencies) -> tuple[Edge, ...]:

@@ -22,7 +22,7 @@ from onnxprune.cost import Cost, cost, dense_mask, macs
 from onnxprune.fit import Fitted
 from onnxprune.gains import Gains
 from onnxprune.graph import every_node, node_name
-from onnxprune.importance import Scores
+from onnxprune.importance import Scores, kept_share
 from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
@@ -291,7 +291,10 @@ def group_reports(
         note = entries[group.name].note if group.name in entries else "not in the plan"
         sizes = int(group.units.size), int((~gone[group.units]).sum())
         work = group_macs(group, before), group_macs(group, after)
-        ranked = importance(group.units, scores.values, gone) if scores else None
+        ranked = None
+        if scores is not None:
+            share = kept_share(dependencies, scores, group, keep)
+            ranked = importance(group.units, scores.values, gone, share)
         found.append(GroupReport(group.name, describe(group.sources), nodes_of(group), *sizes, *work, note, ranked))
     return tuple(found)
 

@@ -15,7 +15,8 @@ from onnxprune.fit.search import ALIKE, quick
 from onnxprune.importance import score
 from onnxprune.latency import Table
 from onnxprune.plan import Limits, Target
-from onnxprune.plan.knapsack import Search, choices_of, choosers_of, fastest, levels_of
+from onnxprune.plan.knapsack import Search, fastest
+from onnxprune.plan.levels import choices_of, choosers_of, levels_of
 from onnxprune.profile import Profiler, profile, removed_by
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies

@@ -12,7 +12,7 @@ from onnxprune.latency import Regions, Terms, fit_table, terms_of
 from onnxprune.latency.table import LIMIT, Sample, fit_region
 from onnxprune.latency.terms import KINDS
 from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import removed_by
 from onnxprune.profile.measure import design
 from onnxprune.trace import Dependencies

@@ -12,7 +12,8 @@ from onnxprune.importance import score
 from onnxprune.latency import Price, Regions, Terms, regions_of, terms_of, whole_region
 from onnxprune.latency.terms import BETWEEN, FACTORS, FEW, KINDS
 from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import Search, choices_of, choosers_of, levels_of
+from onnxprune.plan.knapsack import Search
+from onnxprune.plan.levels import choices_of, choosers_of, levels_of
 from onnxprune.profile import removed_by
 from onnxprune.trace import Dependencies
 from tests import graphs
@@ -222,7 +223,7 @@ def test_the_price_of_what_some_axes_touch_changes_as_the_whole_price(name: str)
     price = Price(t, rng.uniform(0, 1, t.factor.size) * (rng.random(t.factor.size) < 0.7))
     for removed in removals(dependencies, 1):
         widths = t.measure(dependencies.keep(removed))
-        local = price.part(price.touched(np.flatnonzero(widths != t.dense)))
+        local = price.part(t.touched(np.flatnonzero(widths != t.dense)))
         change = float(local.total(widths) - local.total(t.dense))
         assert change == pytest.approx(float(price.total(widths) - price.total(t.dense)), rel=1e-9, abs=1e-6)
 

@@ -12,11 +12,12 @@ from onnxprune.importance import score
 from onnxprune.latency import Price, terms_of, whole_region
 from onnxprune.latency.terms import KINDS
 from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import LEVELS, Choices, Level, Search, choices_of, choosers_of, fastest, levels_of, within
+from onnxprune.plan.knapsack import Search, fastest, within
+from onnxprune.plan.levels import LEVELS, Choices, Level, choices_of, choosers_of, levels_of
 from onnxprune.trace import Dependencies
 from tests import graphs
 
-GAP = 0.05  # of the geometric mean of kept importance, below the best of all combinations
+GAP = 0.05  # of the logarithm of what is kept, below the best of all combinations
 
 
 def levels(dependencies: Dependencies, *, finer: bool = True, **limits: object) -> list[list[Level]]:
@@ -35,8 +36,8 @@ def problem(name: str, seed: int, *, align: int = 4, step: int = 4) -> tuple[Pri
     return price, choices_of(dependencies, price.terms, levels(dependencies, align=align))
 
 
-def every(price: Price, choices: Choices) -> tuple[np.ndarray, np.ndarray]:
-    """Time and kept importance (geometric mean) of all combinations."""
+def every(price: Price, choices: Choices, macs: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Time and value (importance, a mean of logarithms, and `macs` x that of the work left) of all combinations."""
     combinations = list(itertools.product(*(range(len(options)) for options in choices.levels)))
     widths = np.stack(
         [
@@ -46,26 +47,28 @@ def every(price: Price, choices: Choices) -> tuple[np.ndarray, np.ndarray]:
         axis=1,
     )
     values = [sum(v[i] for v, i in zip(choices.value, chosen, strict=True)) for chosen in combinations]
-    return price.total(widths), np.exp(np.array(values) / sum(choices.layers))
+    work = Price(price.terms, (price.terms.kind == KINDS.index("macs")).astype(float)).total(widths)
+    return price.total(widths), np.array(values) / sum(choices.layers) + macs * np.log(work)
 
 
 SMALL = ["chain", "residual", "gated", "grouped", "dense", "mlp", "flattened", "funnel"]
 
 
+@pytest.mark.parametrize("macs", [0.0, 1.0])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", SMALL)
-def test_the_time_is_kept_and_little_importance_lost_to_the_best(name: str, seed: int) -> None:
+def test_the_time_is_kept_and_little_lost_to_the_best(name: str, seed: int, macs: float) -> None:
     price, choices = problem(name, seed, align=2)
-    times, kept = every(price, choices)
+    times, values = every(price, choices, macs)
     for share in (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0):
         limit = float(times.max()) * share
-        found = within(Search.of(price, choices), limit)
-        possible = kept[times <= limit]
+        found = within(Search.of(price, choices, macs), limit)
+        possible = values[times <= limit]
         if found is None:
             assert not possible.size
             continue
         assert found.total <= limit * (1 + 1e-9)
-        assert found.kept >= possible.max() * (1 - GAP)
+        assert found.value / sum(choices.layers) >= possible.max() - GAP
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -93,8 +96,12 @@ def test_the_times_of_a_group_differ_as_the_totals_do(name: str) -> None:
             times, copy = search.times(g), search.copy()
             for level in range(len(options)):
                 copy.move(g, level)
-                gain = copy.total - search.total
+                gain = float(price.total(copy.widths) - price.total(search.widths))
                 assert times[level] - times[search.chosen[g]] == pytest.approx(gain, abs=1e-9 * search.total)
+                assert copy.total == pytest.approx(float(price.total(copy.widths)), rel=1e-9)
+                more, worth = search.differences(np.array([g]))
+                assert more[0, level] == pytest.approx(gain, abs=1e-9 * search.total)
+                assert worth[0, level] == pytest.approx(copy.value - search.value, abs=1e-9)
 
 
 def test_a_copy_goes_its_own_way() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from onnxprune.importance import score
 from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import Level, choosers_of, levels_of
+from onnxprune.plan.levels import Level, choosers_of, levels_of
 from onnxprune.trace import Dependencies
 from tests import graphs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.plan.knapsack import Level
+from onnxprune.plan.levels import Level
 from onnxprune.profile import Profiler, profile, removed_by
 from onnxprune.profile.measure import EVEN, RANDOM, alternate, design
 from onnxprune.trace import Dependencies

@@ -10,7 +10,7 @@ import pytest
 
 from onnxprune.importance import score
 from onnxprune.plan import Limits
-from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import Profiler, profile, profile_of, profiler_of, save
 from onnxprune.trace import Dependencies
 from tests import graphs

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from onnxprune.plan.knapsack import Level
+from onnxprune.plan.levels import Level
 from onnxprune.profile import Profile, Profiler, profile, profile_of, removed_by
 from onnxprune.report.staircase import STAIRS, profile_view, steps
 from onnxprune.trace import Dependencies

@@ -41,21 +41,16 @@ def test_importance_is_the_scores_of_the_group(build: str) -> None:
     rng = np.random.default_rng(0)
     gone = rng.random(values.size) < 0.4
     for group in dependencies.groups:
-        found = importance(group.units, values, gone)
+        found = importance(group.units, values, gone, 0.5)
         assert list(found.scores) == sorted(found.scores) and len(found.scores) == group.units.size
-        assert found.before == pytest.approx(values[group.units].sum())
-        assert found.after == pytest.approx(values[group.units][~gone[group.units]].sum())
+        assert found.share == 0.5
         assert sum(found.kept) == int((~gone[group.units]).sum())
 
 
 def test_large_groups_are_sampled_ends_included() -> None:
     scores = np.random.default_rng(0).random(1000)
-    found = importance(np.arange(1000), scores, scores < 0.5)
+    found = importance(np.arange(1000), scores, scores < 0.5, 0.5)
     assert len(found.scores) == len(found.kept) == POINTS
     assert found.scores[0] == pytest.approx(scores.min(), rel=1e-5)
     assert found.scores[-1] == pytest.approx(scores.max(), rel=1e-5)
     assert found.kept == tuple(s >= 0.5 for s in found.scores)
-
-
-def test_without_importance_nothing_is_lost() -> None:
-    assert importance(np.arange(3), np.zeros(3), np.zeros(3, dtype=bool)).share == 1.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from onnxprune.importance import score
 from onnxprune.plan import Limits, Plan
-from onnxprune.plan.knapsack import choosers_of, levels_of
+from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import removed_by
 from onnxprune.report.data import Frozen, make_report
 from onnxprune.rewrite import removal
