@@ -24,9 +24,11 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
-    "--skip GLOB --layer-ratio GLOB=R --data X.npz --seed --threads --plan-out P.json --report R.json --no-bench "
-    "--through-norms --force --overwrite --strict --ep --html R.html --speedup S --latency-ms T --best-effort --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx --force --strict --ep --html R.html",
+    "--skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed --threads --plan-out P.json "
+    "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
+    "--latency-ms T --best-effort --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
+    "--html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --profile "
     "--json",
@@ -39,7 +41,15 @@ SYNOPSIS = {
     "demo": "--output",
 }
 DEFAULTS = {
-    "prune": ["default is 0.3", "default: l1", "default: local", "default: auto", "default: 0", "default: 1", "random"],
+    "prune": [
+        "default is 0.3",
+        "default: auto",
+        "default: local",
+        "default: 1024",
+        "default: 0",
+        "default: 1",
+        "random",
+    ],
     "apply": ["default: 0", "default: 1", "random"],
     "inspect": [],
     "bench": ["default: cpu", "default: 1"],

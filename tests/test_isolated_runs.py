@@ -137,7 +137,7 @@ def test_progress_counts_the_trials(faulty: Path) -> None:
     seen: list[str] = []
     output = faulty.with_name("small.onnx")
     prune_file(faulty, output, Target(ratio=0.3), options=QUICK, observe=lambda stage, _: seen.append(stage))
-    assert seen[3:7] == ["rewrite", "verify", "rewrite (trial 1)", "verify (trial 1)"] and seen[-1] == "save"
+    assert seen[4:8] == ["rewrite", "verify", "rewrite (trial 1)", "verify (trial 1)"] and seen[-1] == "save"
 
 
 def test_an_interrupt_while_groups_are_tried_leaves_nothing(faulty: Path, monkeypatch: Patch) -> None:

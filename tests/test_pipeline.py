@@ -237,7 +237,15 @@ def test_stages_are_announced_in_order(tmp_path: Path) -> None:
         options=QUICK,
         observe=lambda stage, _: seen.append(stage),
     )
-    assert [s for s in seen if s != "find the width step"] == ["load", "trace", "plan", "rewrite", "verify", "save"]
+    assert [s for s in seen if s != "find the width step"] == [
+        "load",
+        "trace",
+        "score",
+        "plan",
+        "rewrite",
+        "verify",
+        "save",
+    ]
 
 
 def test_without_data_a_model_that_holds_a_batch_of_one_still_runs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -37,8 +38,10 @@ from onnxprune.cli.options import (
     Params,
     PlanOut,
     Ratio,
+    Recover,
     ReportOut,
     Rows,
+    Samples,
     Scope,
     Seed,
     Skip,
@@ -95,7 +98,7 @@ def prune(
     params: Params = None,
     speedup: Speedup = None,
     latency_ms: LatencyMs = None,
-    criterion: Criterion = "l1",
+    criterion: Criterion = "auto",
     scope: Scope = "local",
     align: Align = "auto",
     max_ratio: MaxRatio = None,
@@ -103,6 +106,8 @@ def prune(
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    recover: Recover = None,
+    samples: Samples = 1024,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -122,9 +127,8 @@ def prune(
     target = requested(ratio, macs, params, speedup, latency_ms)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report], html)
-    common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite)
-    more = (strict, through_norms, best_effort, batch)
-    options = pipeline.Options(*common, *more, force=force, explain=bool(report or html), ep=ep)
+    common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
+    options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
@@ -134,6 +138,8 @@ def apply(
     plan: Annotated[Path, typer.Argument(metavar="P.json", help="A plan written by --plan-out, perhaps edited.")],
     output: Out,
     data: Data = None,
+    recover: Recover = None,
+    samples: Samples = 1024,
     seed: Seed = 0,
     threads: Threads = 1,
     report: ReportOut = None,
@@ -148,7 +154,8 @@ def apply(
     """Carry out a plan on the model it was made for."""
     check_side_files([model, output, data, plan], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
-    options = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
+    settings = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
+    options = replace(settings, recover=recover, samples=samples)
     deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 

@@ -23,7 +23,14 @@ BestEffort = Annotated[
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Samples in one timed inference.")]
 Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution provider to time on.")]
-Criterion = Annotated[str, typer.Option(help="How filters are ranked: l1 or l2 norm.")]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|l1|l2|reconstruction",
+        help="How filters are ranked: by their norm, or by what their readers lose on --data when all others make up "
+        "for it (reconstruction). auto: reconstruction with --data, else l1.",
+    ),
+]
 Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
 MaxRatio = Annotated[
@@ -44,8 +51,21 @@ Rows = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="X.npz", help="Samples to verify and time on, by input. The default is random ones."),
+    typer.Option(
+        metavar="X.npz",
+        help="Typical inputs, unlabelled, by input name, to rank filters, recover accuracy, verify and time on. "
+        "A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
+    ),
 ]
+Recover = Annotated[
+    bool | None,
+    typer.Option(
+        "--recover/--no-recover",
+        help="Refit the weights that are left to what the dense model computes on --data. On by default if there are "
+        "enough samples.",
+    ),
+]
+Samples = Annotated[int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]

@@ -29,11 +29,13 @@ class Scores:
         values: Shape (units,), not negative; larger = keep.
         filters: What each source's filters add to that, in the order of its labels. Shapes (filters,). A source that is
             not among them has the scores of its units.
+        additive: Whether scores are errors, so that groups compare and what units cost together is the sum.
     """
 
     criterion: str
     values: Floats
     filters: Mapping[Source, Floats] = field(default_factory=dict)
+    additive: bool = False
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:

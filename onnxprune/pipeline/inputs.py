@@ -9,9 +9,13 @@ import numpy as np
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
 from onnxprune.errors import DataError, RuntimeUnavailable
+from onnxprune.importance import CALIBRATED
 from onnxprune.model import Model, is_float
 from onnxprune.pipeline.options import Observer, Options
 from onnxprune.runtime import random_feeds, run, session
+
+BATCH = 64  # samples that run together while activations are collected
+FEWEST = 8  # batches to fit to: two of them are held out
 
 
 def sample(model: Model, options: Options) -> Feeds:
@@ -38,6 +42,27 @@ def sample(model: Model, options: Options) -> Feeds:
                 what, remedy="give typical samples with --data X.npz, or export a model with finite weights"
             )
     return feeds
+
+
+def calibration(model: Model, options: Options) -> list[Feeds]:
+    """The user's samples in batches to score and recover on; none where there are too few, or no data at all.
+
+    Raises:
+        DataError: They do not fit, or what was asked for needs more.
+    """
+    asked = options.recover or options.criterion in CALIBRATED
+    if options.data is None:
+        if asked:
+            what = "--recover" if options.recover else f"--criterion {options.criterion}"
+            raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data X.npz")
+        return []
+    feeds = load_npz(model, options.data)
+    count = min(options.samples, *(len(a) for a in feeds.values() if a.ndim))
+    found = list(batches(model, feeds, size=max(1, min(BATCH, count // FEWEST)), limit=count))
+    if len(found) < FEWEST and asked:
+        what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"
+        raise DataError(what, where=str(options.data), remedy="a few hundred unlabelled samples are enough")
+    return found if len(found) >= FEWEST else []
 
 
 def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:

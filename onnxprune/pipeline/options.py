@@ -28,9 +28,9 @@ class Options:
     """How a run behaves, beside its target and limits.
 
     Attributes:
-        criterion: Importance criterion.
+        criterion: Importance criterion; auto: `reconstruction` where there are enough samples, else `l1`.
         align: Width step; None measures the one this machine rewards.
-        data: `.npz` with samples for verification; None draws random inputs.
+        data: `.npz` with samples to verify, score and recover on; None draws random inputs for verification.
         seed: For random inputs and the order of timing.
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
@@ -43,9 +43,11 @@ class Options:
         force: Whether a model is written that was timed and is not measurably faster.
         explain: Whether layers are profiled even if the model is faster; if it is not, they always are.
         ep: Execution provider to time on; verification runs on the CPU.
+        recover: Whether weights are refitted after the cut; None: where there are enough samples.
+        samples: Of the user's data that scores and weights are fitted to, at most.
     """
 
-    criterion: str = "l1"
+    criterion: str = "auto"
     align: int | None = None
     data: Path | None = None
     seed: int = 0
@@ -60,6 +62,8 @@ class Options:
     force: bool = False
     explain: bool = False
     ep: str = "cpu"
+    recover: bool | None = None
+    samples: int = 1024
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from onnxprune.data import batches
 from onnxprune.errors import OnnxpruneError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
-from onnxprune.importance import Scores, score
+from onnxprune.importance import CALIBRATED, RECONSTRUCTION, Scores, score
 from onnxprune.isolate import Replan, isolate
-from onnxprune.model import Model, load, save
+from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
+from onnxprune.recover import recover
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
 from onnxprune.runtime import Feeds, provider_name
@@ -49,22 +52,22 @@ def prune(
         receive: Called with the result once it is saved, or refused for not being faster.
 
     Raises:
-        NoSpeedup: It is not measurably faster: `receive` got the result, but it was not written.
-        OnnxpruneError: See its subclasses; nothing has been written then.
+        OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
     options, limits = options or Options(), limits or Limits()
     provider_name(options.ep)  # refuse one that is absent before any work
-    if target is None and not limits.layer_ratios:
-        target = Target(ratio=DEFAULT_RATIO)
+    target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    given = options.align or (limits.align if limits.align > 1 else None)
-    limits = replace(limits, align=given or step_for(options, observe))
+    step = options.align or (limits.align if limits.align > 1 else None)
+    limits = replace(limits, align=step or step_for(options, observe))
+    samples = calibration(original, options)
+    scores = ranked(dependencies, samples, options, observe)
+    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=step is not None)
     observe("plan", 0.0)
-    scores = score(dependencies, options.criterion)
-    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=given is not None)
-    return carry_out(original, dependencies, replan(()), Path(output), options, observe, receive, replan, scores)
+    facts = replan(()), Path(output), options, observe, receive, replan, scores, samples
+    return carry_out(original, dependencies, *facts)
 
 
 def apply(
@@ -87,8 +90,20 @@ def apply(
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
-    scores = ranked_by(dependencies, chosen)
-    return carry_out(original, dependencies, chosen, Path(output), options, observe, receive, scores=scores)
+    scores, given = ranked_by(dependencies, chosen), calibration(original, options)
+    facts = chosen, Path(output), options, observe, receive
+    return carry_out(original, dependencies, *facts, scores=scores, samples=given)
+
+
+def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer) -> Scores:
+    """The scores to plan by."""
+    observe("score", 0.0)
+    name = options.criterion
+    if name == "auto":
+        name = RECONSTRUCTION if samples and options.recover is not False else "l1"
+    if name not in CALIBRATED:
+        return score(dependencies, name)
+    return CALIBRATED[name](dependencies, samples, threads=options.threads, seed=options.seed, observe=observe)
 
 
 def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
@@ -119,8 +134,9 @@ def carry_out(
     receive: Receiver,
     replan: Replan | None = None,
     scores: Scores | None = None,
+    samples: Sequence[Feeds] = (),
 ) -> Pruned:
-    """Rewrite, verify, time (a plan fitted to a time has been), and save unless the timing speaks against it."""
+    """Rewrite, verify, recover, time (a plan fitted to a time has been), and save unless the timing is against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
     in_time = replan if isinstance(replan, TimedPlans) else None
@@ -134,14 +150,40 @@ def carry_out(
     gone = removal(dependencies, found.removed)
     facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
+    done = refitted(Pruned(found.model, found.plan, report), dependencies, found.removed, samples, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
     if options.time or in_time:  # a target in time is never delivered without one
         shaped = replace(original, shapes=dependencies.model.shapes)
-        report = timed(report, fitted, shaped, found.model, timing_feeds(original, feeds, options), options, observe)
-    done = Pruned(found.model, found.plan, report)
+        facts_in_time = fitted, shaped, done.model, timing_feeds(original, feeds, options), options, observe
+        done = replace(done, report=timed(done.report, *facts_in_time))
+    return delivered(done, output, observe, receive)
+
+
+def refitted(
+    done: Pruned,
+    dependencies: Dependencies,
+    removed: Array,
+    samples: Sequence[Feeds],
+    options: Options,
+    observe: Observer,
+) -> Pruned:
+    """With weights refitted to the samples. It comes after verification: masked and pruned agree up to here only."""
+    if not samples or options.recover is False:
+        return done
+    how = partial(recover, threads=options.threads, seed=options.seed, observe=observe)
+    found = how(dependencies, removed, done.model, samples)
+    return replace(done, model=found.model, report=replace(done.report, recovery=found))
+
+
+def delivered(done: Pruned, output: Path, observe: Observer, receive: Receiver) -> Pruned:
+    """Save it, unless its timing speaks against it.
+
+    Raises:
+        NoSpeedup: It does.
+    """
     if (error := refusal(done.report)) is None:
         observe("save", 0.0)
-        save(found.model, output)
+        save(done.model, output)
     receive(done)
     if error:
         raise error

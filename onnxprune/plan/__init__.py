@@ -1,7 +1,7 @@
 """Choose what to remove. The only place that chooses."""
 
-from onnxprune.plan.choose import plan
 from onnxprune.plan.document import GroupPlan, Plan, fingerprint
+from onnxprune.plan.make import plan
 from onnxprune.plan.target import Limits, Target
 
 __all__ = ["GroupPlan", "Limits", "Plan", "Target", "fingerprint", "plan"]

@@ -1,15 +1,15 @@
-"""From a target to a plan. Law: of the removals a target and the limits allow, the least important units go.
+"""What a group loses at a level. Law: of its channels the least important go, and its rows stay rectangular.
 
 A ratio is the share of a group's channels removed. `local` gives every group the same ratio and ranks inside it;
 `global` ranks all units of the model against each other on scores divided by their group's mean, so that layers of
-different scale compare. Targets in MACs or parameters are met by bisection over the ratio (or the global threshold).
+different scale compare.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -218,26 +218,6 @@ def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
     return forced
 
 
-def plan(
-    dependencies: Dependencies, scores: Scores, target: Target | None = None, limits: Limits | None = None
-) -> Plan:
-    """Choose what to remove.
-
-    Args:
-        dependencies: A traced model.
-        scores: Importance of its units.
-        target: What to reach; None prunes only where `limits.layer_ratios` say so.
-        limits: What may be touched.
-
-    Raises:
-        UnprunableError: Nothing in the model can be removed.
-        PlanError: The target is out of reach under the limits.
-    """
-    limits, target = limits or Limits(), target or Target()
-    chooser = chooser_of(dependencies, scores, limits)
-    return assemble(chooser, target, search(chooser, target))
-
-
 def chooser_of(dependencies: Dependencies, scores: Scores, limits: Limits) -> Chooser:
     """The data of a search.
 
@@ -281,46 +261,3 @@ def nothing_to_prune(dependencies: Dependencies) -> str:
     elif not unknown:
         parts.append("the graph has no Conv, Gemm or MatMul with stored weights")
     return "nothing can be pruned: " + "; ".join(parts)
-
-
-def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
-    """The choice that meets a target."""
-    if target.macs is None and target.params is None:
-        if target.ratio is None:
-            return chooser.removal(0.0)
-        if chooser.limits.scope == "local":
-            return chooser.removal(target.ratio)
-    aim, measure, name = goal(chooser, target)
-    low, high = 0.0, 1.0
-    if chooser.limits.scope == "global":
-        high = 1e-9 + max(float(n.max(initial=0.0)) for n in chooser.norm)
-    best = chooser.removal(high)
-    reached = measure(best)
-    if reached > aim + 1e-9:
-        what = f"--{name} cannot be met: at most {1 - reached:.1%} can go under the limits given"
-        raise PlanError(what, remedy="ask for less, or relax --max-ratio, --skip or --align")
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        choice = chooser.removal(middle)
-        if measure(choice) <= aim + 1e-9:
-            high, best = middle, choice
-        else:
-            low = middle
-    return best
-
-
-def goal(chooser: Chooser, target: Target) -> tuple[float, Callable[[list[tuple[Ids, str]]], float], str]:
-    """The value a search must come down to, the function that measures it, and the option's name."""
-    if target.ratio is not None:
-        count = sum(g.units.size for g in chooser.groups)
-        return 1 - target.ratio, lambda choice: 1 - sum(p.size for p, _ in choice) / count, "ratio"
-    name = "macs" if target.macs is not None else "params"
-    aim = target.macs if target.macs is not None else target.params
-    assert aim is not None
-
-    def share(choice: list[tuple[Ids, str]]) -> float:
-        keep = chooser.dependencies.keep(chooser.units(choice))
-        after: float = getattr(cost(chooser.dependencies, keep), name)
-        return after / max(1.0, float(getattr(chooser.dense, name)))
-
-    return aim, share, name

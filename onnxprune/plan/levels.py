@@ -30,11 +30,13 @@ class Level:
     Attributes:
         removed: Positions that go.
         kept: Share of importance that stays, in (0, 1]; the geometric mean over the group's layers.
+        worth: Importance as the search counts it: layers x log(kept); minus the scores removed, where these add up.
         note: What the planner has to say.
     """
 
     removed: Ids
     kept: float
+    worth: float
     note: str
 
 
@@ -46,7 +48,7 @@ class Choices:
         levels: Per group its levels, the widest first.
         change: Per group, what each level changes on every axis of the terms. Shapes (axes + 1, levels).
         layers: Per group, the layers whose filters go together.
-        value: Per group, the importance of each level: layers x log(kept share). Shapes (levels,).
+        value: Per group, what each level is worth. Shapes (levels,).
     """
 
     levels: Sequence[Sequence[Level]]
@@ -75,12 +77,12 @@ def narrowest(group: Group) -> int:
     return min(source.ids.size for source in group.sources)
 
 
-def levels_of(choosers: Sequence[Chooser]) -> list[list[Level]]:
-    """The levels of every group; choosers differ in alignment, the coarsest first."""
-    return [group_levels(choosers, g) for g in range(len(choosers[0].groups))]
+def levels_of(choosers: Sequence[Chooser], most: int = LEVELS) -> list[list[Level]]:
+    """The levels of every group, about `most` of each; choosers differ in alignment, the coarsest first."""
+    return [group_levels(choosers, g, most) for g in range(len(choosers[0].groups))]
 
 
-def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
+def group_levels(choosers: Sequence[Chooser], g: int, most: int) -> list[Level]:
     """The widths at which a group can stop, the widest first."""
     group, step, dependencies = choosers[0].groups[g], choosers[0].limits.align, choosers[0].dependencies
     size, least = group.units.size, narrowest(group)
@@ -89,22 +91,29 @@ def group_levels(choosers: Sequence[Chooser], g: int) -> list[Level]:
         part = step // chooser.limits.align
         if part > 1 and least >= NARROW * step:
             continue
-        for share in shares(size, chooser.limits.align):
+        for share in shares(size, chooser.limits.align, most):
             if part > FINER[0] and least * (1 - share) >= step:
                 continue
             removed, note = chooser.group(g, share)
             if removed.size < size and (key := np.sort(removed).tobytes()) not in found:
                 kept = kept_share(dependencies, choosers[0].scores, group, dependencies.keep(group.units[removed]))
-                found[key] = Level(np.sort(removed), kept, note)
+                found[key] = Level(np.sort(removed), kept, worth(choosers[0].scores, group, removed, kept), note)
     levels = (level for level in found.values() if level.kept > 0)
     return sorted(levels, key=lambda level: level.removed.size)
 
 
-def shares(size: int, align: int) -> list[float]:
+def worth(scores: Scores, group: Group, removed: Ids, kept: float) -> float:
+    """What the search makes of a level."""
+    if scores.additive:
+        return -float(scores.values[group.units[removed]].sum())
+    return len(group.sources) * float(np.log(max(kept, np.finfo(np.float64).tiny)))
+
+
+def shares(size: int, align: int, most: int) -> list[float]:
     """Shares of a group to try: none, and what leaves each multiple of the alignment, or as many spread over them."""
     kept = np.arange(0, size, align)[::-1]
-    if kept.size > LEVELS:
-        kept = kept[np.unique(np.round(np.linspace(0, kept.size - 1, LEVELS)).astype(np.int64))]
+    if kept.size > most:
+        kept = kept[np.unique(np.round(np.linspace(0, kept.size - 1, most)).astype(np.int64))]
     return [0.0, *(1.0 - kept / size).tolist()]
 
 
@@ -129,5 +138,5 @@ def changes(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[
 def choices_of(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> Choices:
     """Everything the search needs."""
     layers = [len(group.sources) for group in dependencies.groups]
-    value = [n * np.log([level.kept for level in options]) for n, options in zip(layers, levels, strict=True)]
+    value = [np.array([level.worth for level in options]) for options in levels]
     return Choices(levels, changes(dependencies, terms, levels), layers, value)

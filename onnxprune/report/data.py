@@ -27,6 +27,7 @@ from onnxprune.labels import Freeze, Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.plan.document import describe
+from onnxprune.recover import Recovered
 from onnxprune.report.coupling import Edge, Importance, edges, importance
 from onnxprune.rewrite import Removal
 from onnxprune.trace import Dependencies, Group, Mask, Source, main_reason
@@ -125,6 +126,7 @@ class Report:
         gains: Where the time goes and which layers failed to gain, where that was profiled.
         edges: Which group's channels are read by the layers of which other.
         fit: How a target in time was met, where one was given.
+        recovery: How weights were refitted, where they were; what is verified is the cut before it.
     """
 
     model: str
@@ -146,6 +148,7 @@ class Report:
     gains: Gains | None = None
     edges: tuple[Edge, ...] = ()
     fit: Fitted | None = None
+    recovery: Recovered | None = None
 
     @property
     def kept(self) -> float | None:
@@ -190,6 +193,7 @@ class Report:
             "latency": timing(self.latency),
             "fit": None if self.fit is None else self.fit.to_dict(),
             "importance_kept": self.kept,
+            "recovery": None if self.recovery is None else self.recovery.to_dict(),
             "verdict": self.verdict,
             "gains": None if self.gains is None else self.gains.to_dict(),
             "accuracy": self.accuracy,

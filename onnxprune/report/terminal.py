@@ -69,6 +69,8 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         yield "importance", canvas.text(words.importance(report.kept))
     yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
     yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
+    if report.recovery:
+        yield "recovered", canvas.text(words.recovery(report.recovery), "green")
     if report.isolated:
         yield "left whole", canvas.text(words.isolated(report.isolated), "yellow")
     if report.latency is None:

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from onnxprune.bench import MARGIN, Comparison
 from onnxprune.fit import Fitted
+from onnxprune.recover import Recovered
 from onnxprune.verify import Equivalence
 
 GAP = "..."
@@ -104,6 +105,19 @@ def fitted(f: Fitted) -> str:
     found = ", ".join(f"{t.speedup:.2f}x" for t in f.trials)
     end = "met" if f.reached else "out of reach" if f.least else "not met"
     return f"{f.wanted:.2f}x, {end} after {plural(len(f.trials), 'measurement')}: {found}"
+
+
+def recovery(found: Recovered) -> str:
+    """What refitting came to."""
+    done = sum(layer.ridge is not None for layer in found.layers)
+    errors = [side["relative_l2"] for side in (found.before, found.after)]
+    same = [side["agreement"] for side in (found.before, found.after)]
+    parts = [f"{done} of {plural(len(found.layers), 'layer')} refitted on {plural(found.samples, 'sample')}"]
+    if None not in errors:
+        parts.append(f"output error {errors[0]:.1%} to {errors[1]:.1%}")
+    if None not in same:
+        parts.append(f"same top-1 {same[0]:.1%} to {same[1]:.1%}")
+    return "; ".join(parts)
 
 
 def importance(kept: float) -> str:

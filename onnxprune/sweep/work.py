@@ -26,11 +26,11 @@ from onnxprune.errors import (
     debugging,
     described,
 )
+from onnxprune.fidelity import fidelity
 from onnxprune.model import Model, write_atomic
 from onnxprune.plan import Limits
 from onnxprune.report.data import version
 from onnxprune.sweep.candidates import Candidate
-from onnxprune.sweep.fidelity import fidelity
 from onnxprune.sweep.folder import Folder, digest, file_hash, model_hash
 from onnxprune.sweep.metric import metric
 from onnxprune.trace import Dependencies

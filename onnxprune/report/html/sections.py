@@ -93,6 +93,8 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield from words.approximation(report.verified)
     if report.isolated:
         yield "left whole", words.isolated(report.isolated)
+    if report.recovery:
+        yield "recovered", words.recovery(report.recovery)
     if report.kept is not None:
         yield "importance", words.importance(report.kept)
     if report.latency is None:

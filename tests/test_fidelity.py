@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnxprune.sweep.fidelity import Sums, fidelity, summary
+from onnxprune.fidelity import Sums, fidelity, summary
 from tests import graphs
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,121 @@
+"""Run a model from front to back in pieces. Law: no node runs twice because of a later piece, whatever its weights are.
+
+Between two pieces only the tensors are held that something behind the cut reads, batch by batch. So a layer's weights
+may be changed when everything before it has run, and what runs after it sees the change: as sequential reconstruction
+needs it. Beyond a given size, what is held lies in files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.graph import captured
+from onnxprune.model import Array, Model, bare
+from onnxprune.runtime import Feeds, run, session
+from onnxprune.runtime.sessions import Parts, Session
+
+MEMORY = 2**31  # bytes of activations held in memory
+
+
+class Walk:
+    """A model on its way through its nodes.
+
+    Attributes:
+        model: The model; `change` replaces weights of nodes that have not run yet.
+        at: Number of the next node.
+        live: Per batch, the tensors that hold what nodes from there on read.
+    """
+
+    def __init__(self, model: Model, batches: Sequence[Feeds], *, threads: int = 1, memory: int = MEMORY) -> None:
+        self.model, self.threads, self.at = model, threads, 0
+        self.nodes = list(model.proto.graph.node)
+        self.live: list[dict[str, Array]] = [dict(batch) for batch in batches]
+        self.made = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
+        self.last = {name: i for i, node in enumerate(self.nodes) for name in reads(node)}
+        self.shelf = Shelf(memory)
+
+    def change(self, weights: Mapping[str, Array]) -> None:
+        """Replace weights."""
+        self.model = replace(self.model, weights={**self.model.weights, **weights})
+
+    def frontier(self, at: int) -> list[str]:
+        """Tensors that exist before node `at` and are read there or later; weights aside."""
+        return [
+            name
+            for name, last in self.last.items()
+            if last >= at and self.made.get(name, -1) < at and name not in self.model.weights
+        ]
+
+    def values(self, upto: int, names: Sequence[str]) -> Iterator[dict[str, Array]]:
+        """Go on to node `upto`, and give named tensors of each batch, which may lie behind it.
+
+        To have the weights of node `upto` changed afterwards is fine, even if they were used for what is given.
+        The walk stands at `upto` when all batches have been taken.
+        """
+        front = self.frontier(upto)
+        ahead = max([upto, *(self.made[name] + 1 for name in names if name in self.made)])
+        wanted = [name for name in dict.fromkeys([*front, *names]) if name not in self.live[0]]
+        opened = self.piece(self.nodes[self.at : ahead], wanted) if wanted else None
+        held = Shelf(self.shelf.memory)
+        for b, feeds in enumerate(self.live):
+            found = dict(feeds)
+            if opened is not None:
+                inputs = {i.name: feeds[i.name] for i in opened.get_inputs()}
+                found |= run(opened, inputs, wanted)
+            self.live[b] = {name: held.keep(found[name]) for name in front}
+            yield {name: found[name] for name in names}
+        self.at, self.shelf = upto, held  # the files of the one before go with it
+
+    def piece(self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str]) -> Session:
+        """A session over some nodes, from what is live to what is wanted."""
+        read = set().union(*(reads(node) for node in nodes))
+        graph = onnx.GraphProto(name="piece", node=nodes)
+        for name in sorted(read & set(self.live[0])):
+            array = self.live[0][name]
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            shape = [None, *array.shape[1:]] if array.ndim else []
+            graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+        weights = {name: self.model.weights[name] for name in read if name in self.model.weights}
+        graph.initializer.extend(bare(name, array) for name, array in weights.items())
+        proto = self.model.proto
+        whole = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
+        whole.functions.extend(proto.functions)
+        return session(Parts(whole, weights), threads=self.threads)
+
+
+class Shelf:
+    """Arrays in memory, up to a number of bytes; those beyond it in files, which are deleted with the shelf."""
+
+    def __init__(self, memory: int) -> None:
+        self.memory, self.used, self.files = memory, 0, 0
+        self.folder: Path | None = None
+
+    def keep(self, array: Array) -> Array:
+        """The same array, or a view of a file that holds it."""
+        if isinstance(array, np.memmap):  # from the shelf before; a mapped file outlives its name
+            return array
+        if self.used + array.nbytes <= self.memory:
+            self.used += array.nbytes
+            return array
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="onnxprune-activations-"))
+            self.close = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        path = self.folder / f"{self.files}.npy"
+        self.files += 1
+        np.save(path, array)
+        return np.asanyarray(np.load(path, mmap_mode="r"))
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Every tensor a node reads, those of its bodies included."""
+    return {name for name in node.input if name} | captured(node)

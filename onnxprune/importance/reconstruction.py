@@ -1,0 +1,221 @@
+"""Optimal selection on the Gram matrix. Law: a unit costs what its readers lose when all others make up for it.
+
+For every layer that reads a group's channels, the Gram matrix of its inputs says what squared error is left when some
+of them are gone and the weights of the others are refitted. Backward elimination removes, again and again, the unit
+whose removal adds least (the optimal brain surgeon's step for a block of weights, Hassibi and Stork 1993, equation 5;
+greedy, and weakly submodular, El Halabi et al. 2022, arXiv 2203.04940). A unit's score is what its removal added, so
+that the sum over removed units is the squared error of all readers together, each relative to the spread of what it
+computes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
+from onnxprune.calibrate.walk import MEMORY
+from onnxprune.importance.criteria import Floats, Scores, score
+from onnxprune.labels import Ids
+from onnxprune.runtime import Feeds
+from onnxprune.trace import Dependencies, Group
+
+RECONSTRUCTION = "reconstruction"
+ROWS, FEW = 40, 10_000  # sites for each input of a layer, and at least, if there are so many
+RIDGE = 1e-3  # of the mean square of an input
+COLUMNS = 6_000  # inputs of a layer above which its Gram matrix is not formed
+STEPS = 128  # eliminations of a group, at most: wider groups lose several units in each
+Observer = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A layer that reads a group's channels.
+
+    Attributes:
+        gram: Second moments of its inputs, their means taken out. Shape (K, K).
+        matrix: Its weights, in units of the spread of what it computes. Shape (K, M).
+        columns: For each unit of the group, the inputs that go with it; -1 fills up. Shape (units, most).
+    """
+
+    gram: Floats
+    matrix: Floats
+    columns: Ids
+
+
+def reconstruction(
+    dependencies: Dependencies,
+    batches: Sequence[Feeds],
+    *,
+    threads: int = 1,
+    memory: int = MEMORY,
+    seed: int = 0,
+    observe: Observer = lambda _, __: None,
+) -> Scores:
+    """Score every unit by what its readers lose.
+
+    A group without a reader that can be described by a Gram matrix is scored by the L1 norm, scaled to its mean.
+
+    Args:
+        dependencies: A traced model.
+        batches: Calibration samples.
+        threads: Threads inside one operator.
+        memory: Bytes of activations held in memory.
+        seed: Of the sites that are drawn.
+        observe: Called with a stage's name and the share of it that is done.
+    """
+    values, norms = np.full(dependencies.unit_count, np.nan), score(dependencies, "l1")
+    waiting, found = readers_by_group(dependencies), dict[int, list[Reader]]()
+    walk = Walk(dependencies.model, batches, threads=threads, memory=memory)
+    for g, reader in readers(dependencies, walk, np.random.default_rng(seed), observe):
+        found.setdefault(g, []).append(reader)
+        if len(found[g]) == waiting[g]:  # Gram matrices are large: none waits longer than it must
+            group = dependencies.groups[g]
+            values[group.units] = eliminated(found.pop(g), group.units.size)
+    for group in dependencies.groups:
+        own = norms.values[group.units]
+        if np.isnan(values[group.units]).all() and own.sum() > 0:
+            values[group.units] = own / own.sum()
+    return Scores(RECONSTRUCTION, np.nan_to_num(values), additive=True)
+
+
+def layers(dependencies: Dependencies) -> Iterator[tuple[int, Contraction, Ids, list[int]]]:
+    """Every layer that reads groups: its node's number, itself, the unit of each input, the groups' numbers."""
+    owners = owner(dependencies)
+    for at, node in enumerate(dependencies.model.proto.graph.node):
+        layer = contraction_of(node, dependencies.model)
+        if not isinstance(layer, str) and layer.groups == 1 and layer.columns <= COLUMNS:
+            units = inputs_of(dependencies, node, layer)
+            if groups := np.unique(owners[units[units >= 0]]).tolist():
+                yield at, layer, units, groups
+
+
+def readers_by_group(dependencies: Dependencies) -> Counter[int]:
+    """How many layers read each group."""
+    return Counter(g for _, _, _, groups in layers(dependencies) for g in groups)
+
+
+def readers(
+    dependencies: Dependencies, walk: Walk, rng: np.random.Generator, observe: Observer
+) -> Iterator[tuple[int, Reader]]:
+    """Every layer that reads a group, with the group's number, from front to back."""
+    model, read_by = dependencies.model, readers_of(dependencies.model)
+    for at, layer, units, groups in layers(dependencies):
+        observe("score", at / len(walk.nodes))
+        axis, outputs = 1 if layer.convolves else -1, layer.matrix.shape[2]
+        anchor = anchor_of(layer.node.output[0], outputs, axis, model, read_by)
+        gram, matrix = second_moments(walk, at, layer, anchor, rng)
+        for g in groups:
+            yield g, Reader(gram, matrix, columns_of(dependencies.groups[g], units))
+
+
+def inputs_of(dependencies: Dependencies, node: onnx.NodeProto, layer: Contraction) -> Ids:
+    """The unit of each input of a layer, -1 where it cannot go. Shape (K,)."""
+    axes = dependencies.labels.get(node.input[1])
+    axis = 1 if node.op_type == "Conv" else 0
+    if node.op_type == "Gemm" and layer.weight.shape[0] != layer.columns:
+        axis = 1
+    ids = axes[axis].ids if axes is not None else None
+    if ids is None or ids.ndim > 1:
+        return np.full(layer.columns, -1)
+    units = np.repeat(dependencies.unit[ids], layer.columns // ids.size)
+    return np.where(units < dependencies.unit_count, units, -1)
+
+
+def columns_of(group: Group, units: Ids) -> Ids:
+    """For each unit of a group, the inputs that go with it. Shape (units, most)."""
+    found = [np.flatnonzero(units == unit) for unit in group.units.tolist()]
+    most = max(f.size for f in found)
+    return np.stack([np.pad(f, (0, most - f.size), constant_values=-1) for f in found])
+
+
+def second_moments(
+    walk: Walk, at: int, layer: Contraction, anchor: Anchor, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Run the model up to a layer, and sum what it reads and what it comes to: `Reader.gram` and `Reader.matrix`."""
+    moments, share = Moments.empty(1, layer.columns, layer.matrix.shape[2]), None
+    for values in walk.values(at, [layer.node.input[0], anchor.tensor]):
+        target = values[anchor.tensor]
+        if share is None:
+            places = target.size / target.shape[1 if layer.convolves else -1] * len(walk.live)
+            share = min(1.0, max(FEW, ROWS * layer.columns) / max(1.0, places))
+        sites = layer.sites(target.shape, share, rng)
+        wanted = layer.outputs(target, sites)
+        moments.add(layer.inputs(values[layer.node.input[0]], sites), np.zeros_like(wanted), wanted)
+    gram, mean = moments.gram[0, :-1, :-1], moments.gram[0, -1, :-1]
+    spread = max(float(moments.spread.sum()), np.finfo(np.float64).tiny)
+    return gram - np.outer(mean, mean) / moments.count, layer.matrix[0] * anchor.slope / np.sqrt(spread)
+
+
+def eliminated(found: Sequence[Reader], units: int) -> Floats:
+    """What each unit's removal adds, in the order in which they go; the last adds all that is left. Shape (units,)."""
+    states = [Surgeon.of(reader) for reader in found]
+    values, left, last = np.zeros(units), np.arange(units), 0.0  # a unit is never worth less than one that went before
+    while left.size > 1:
+        costs = np.sum([state.costs(left) for state in states], axis=0)
+        order = np.argsort(costs, kind="stable")[: max(1, units // STEPS)]
+        for unit in left[order].tolist():
+            last = values[unit] = max(last, sum(state.remove(unit) for state in states))
+        left = np.delete(left, order)
+    values[left] = max(last, sum(float(state.costs(left).sum()) for state in states))
+    return values
+
+
+@dataclass(eq=False)
+class Surgeon:
+    """One reader while units go.
+
+    Attributes:
+        inverse: Of the Gram matrix of the inputs that are left; rows of those that are gone are 0. Shape (K, K).
+        matrix: The refitted weights. Shape (K, M).
+        columns: As in `Reader`.
+    """
+
+    inverse: Floats
+    matrix: Floats
+    columns: Ids
+
+    @staticmethod
+    def of(reader: Reader) -> Surgeon:
+        """Nothing is gone yet."""
+        scale = max(float(np.trace(reader.gram)) / len(reader.gram), np.finfo(np.float64).tiny)
+        ridged = reader.gram + RIDGE * scale * np.eye(len(reader.gram))
+        return Surgeon(np.asarray(np.linalg.inv(ridged), dtype=np.float64), reader.matrix.copy(), reader.columns)
+
+    def costs(self, units: Ids) -> Floats:
+        """What the removal of each of these units would add. Shape (units,)."""
+        columns = self.columns[units]
+        held = columns >= 0
+        blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
+        blocks = np.where(held[:, :, None] & held[:, None, :], blocks, np.eye(columns.shape[1]))
+        rows = np.where(held[:, :, None], self.matrix[columns], 0.0)
+        return np.asarray((rows * np.linalg.solve(blocks, rows)).sum(axis=(1, 2)))
+
+    def remove(self, unit: int) -> float:
+        """Take a unit out, refit the others, and give what that adds."""
+        own = self.columns[unit][self.columns[unit] >= 0]
+        if not own.size:
+            return 0.0
+        solved = np.linalg.solve(
+            self.inverse[np.ix_(own, own)], np.concatenate([self.matrix[own], self.inverse[own]], 1)
+        )
+        outputs = self.matrix.shape[1]
+        cost = float((self.matrix[own] * solved[:, :outputs]).sum())
+        across = self.inverse[:, own]
+        self.matrix = self.matrix - across @ solved[:, :outputs]
+        self.inverse = self.inverse - across @ solved[:, outputs:]
+        self.matrix[own], self.inverse[own], self.inverse[:, own] = 0.0, 0.0, 0.0
+        return cost
+
+
+def owner(dependencies: Dependencies) -> NDArray[np.int64]:
+    """Per unit, the number of its group."""
+    found = np.full(dependencies.unit_count, -1, dtype=np.int64)
+    for number, group in enumerate(dependencies.groups):
+        found[group.units] = number
+    return found

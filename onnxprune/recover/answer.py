@@ -1,0 +1,57 @@
+"""What a recovery found. Law: nothing here does any work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxprune.model import Model
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What became of one layer.
+
+    Attributes:
+        node: The node.
+        tensor: Where its error is measured: the output, or what is computed from it by channel.
+        before: Root of the squared error on held-out samples, relative to the spread of the dense model's values.
+        after: The same with the new weights; `before` where they were left alone.
+        ridge: Weight of the penalty on change, relative to the mean square of an input; None where nothing changed.
+        note: Why the layer was left alone; '' where it was not.
+    """
+
+    node: str
+    tensor: str
+    before: float
+    after: float
+    ridge: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """A model with new weights.
+
+    Attributes:
+        model: The model.
+        layers: Its layers from front to back; those whose inputs are what they were are not among them.
+        samples: Calibration samples.
+        held: How many of them chose the penalty.
+        before: How near the outputs were to the dense model's on those (`fidelity`).
+        after: How near they are.
+    """
+
+    model: Model
+    layers: tuple[Layer, ...]
+    samples: int
+    held: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON types."""
+        sides = {"before": dict(self.before), "after": dict(self.after)}
+        layers = [asdict(layer) for layer in self.layers]
+        return {"samples": self.samples, "held_out": self.held, "fidelity": sides, "layers": layers}

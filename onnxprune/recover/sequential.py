@@ -1,0 +1,173 @@
+"""Refit layers from front to back. Law: a layer is fitted to the dense values on what the pruned network really has.
+
+For every linear layer, inputs come from the pruned network, with all layers before it refitted, and targets from the
+dense one, so a layer makes up for what those before it could not (He et al. 2017, arXiv 1707.06168, section 3.2; the
+full kernel x channel Gram matrix, as there). Targets are taken where the output meets the shortcut
+(`calibrate.anchors`), so that what the shortcut lost is made up for, too. Weights are fitted by ridge regression
+(`recover.ridge`); the penalty is chosen on samples that are held out. A layer whose held-out error no penalty lowers is
+left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
+from onnxprune.calibrate.walk import MEMORY
+from onnxprune.fidelity import fidelity
+from onnxprune.graph import node_name
+from onnxprune.model import Array, Model
+from onnxprune.recover.answer import Layer, Recovered
+from onnxprune.recover.bias import Place, attach, place_of
+from onnxprune.recover.ridge import Update, best_update
+from onnxprune.rewrite import take
+from onnxprune.runtime import Feeds
+from onnxprune.trace import Dependencies, Mask
+
+HELD = 4  # one batch in so many is held out
+ROWS = 80  # sites for each input of a layer, if there are so many
+FEW = 20_000  # sites at least, if there are so many
+COLUMNS = 6_000  # inputs of a group above which the Gram matrix is not formed
+NEAR = 1e-8  # of the spread: a squared error below this is rounding
+FLAT = 1e-3  # slopes below this share of the largest carry nothing back
+Observer = Callable[[str, float], None]
+
+
+def silent(stage: str, done: float) -> None:
+    """An observer that says nothing."""
+
+
+class Recovery:
+    """The state of one recovery: both networks on their way, side by side."""
+
+    def __init__(
+        self,
+        dependencies: Dependencies,
+        keep: Mask,
+        pruned: Model,
+        batches: Sequence[Feeds],
+        *,
+        threads: int,
+        memory: int,
+        seed: int,
+    ) -> None:
+        self.dependencies, self.keep = dependencies, keep
+        proto = onnx.ModelProto()
+        proto.CopyFrom(pruned.proto)  # layers without a bias get one
+        pruned = replace(pruned, proto=proto)
+        self.pruned = Walk(pruned, batches, threads=threads, memory=memory // 2)
+        self.dense = Walk(dependencies.model, batches, threads=threads, memory=memory // 2)
+        self.readers = readers_of(pruned)
+        self.rng = np.random.default_rng(seed)
+
+    def layer(self, at: int, node: onnx.NodeProto) -> Layer | None:
+        """Refit one node; None where it is no linear layer, or its inputs are what they were."""
+        found = contraction_of(node, self.pruned.model)
+        if isinstance(found, str) or node.output[0] not in self.dense.made:
+            return None
+        outputs, axis = found.matrix.shape[2] * found.groups, 1 if found.convolves else -1
+        view = replace(self.pruned.model, shapes=self.dependencies.model.shapes)  # ranks are what they were
+        anchor = anchor_of(node.output[0], outputs, axis, view, self.readers)
+        place = place_of(node, outputs, view, self.readers)
+        if found.columns > COLUMNS:
+            return self.untouched(node, anchor, f"{found.columns:,} inputs are too many for a Gram matrix")
+        if len(self.readers[node.input[1]]) > 1:
+            return self.untouched(node, anchor, "other layers share its weight")
+        fit, held, weight = self.moments(at, found, anchor)
+        if fit.energy.sum() + held.energy.sum() <= NEAR * (fit.spread.sum() + held.spread.sum()):
+            return None
+        update = best_update(fit, held, weight, intercept=place is not None)
+        if update is None:
+            error = relative(float((weight * held.energy).sum()), held)
+            return Layer(node_name(node), anchor.tensor, error, error, note="no change lowers its held-out error")
+        self.apply(found, place, update)
+        before, after = relative(update.before, held), relative(update.after, held)
+        return Layer(node_name(node), anchor.tensor, before, after, update.ridge)
+
+    def untouched(self, node: onnx.NodeProto, anchor: Anchor, why: str) -> Layer:
+        """A layer that cannot be refitted."""
+        return Layer(node_name(node), anchor.tensor, float("nan"), float("nan"), note=why)
+
+    def moments(self, at: int, layer: Contraction, anchor: Anchor) -> tuple[Moments, Moments, Array]:
+        """Moments to fit to and to judge by, and what a channel's squared error counts in the layer's own scale."""
+        groups, columns, outputs = layer.matrix.shape
+        both = [Moments.empty(groups, columns, outputs) for _ in range(2)]
+        carries = np.abs(anchor.slope) > FLAT * np.abs(anchor.slope).max()
+        back = np.where(carries, 1 / np.where(carries, anchor.slope, 1.0), 0.0)
+        share: float | None = None
+        for b, (x, here, target) in enumerate(self.values(at, layer, anchor)):
+            share = share or self.share(layer, here)
+            sites = layer.sites(here.shape, share, self.rng)
+            wanted, found = layer.outputs(target, sites), layer.outputs(here, sites)
+            moments = both[b % HELD == HELD - 1]
+            moments.add(layer.inputs(x, sites), (wanted - found) * back, wanted)
+        weight = np.where(carries, anchor.slope**2, 0.0).reshape(groups, outputs)
+        return both[0], both[1], weight
+
+    def values(self, at: int, layer: Contraction, anchor: Anchor) -> Iterator[tuple[Array, Array, Array]]:
+        """Per batch: the layer's input and the anchor in the pruned network, and the kept part of the dense anchor."""
+        node, axes = layer.node, self.dependencies.labels.get(anchor.tensor)
+        pruned = self.pruned.values(at, [node.input[0], anchor.tensor])
+        dense = self.dense.values(self.dense.made[node.output[0]], [anchor.tensor])
+        for mine, other in zip(pruned, dense, strict=True):
+            target = other[anchor.tensor]
+            yield mine[node.input[0]], mine[anchor.tensor], target if axes is None else take(target, axes, self.keep)
+
+    def share(self, layer: Contraction, output: Array) -> float:
+        """The share of all sites that is enough."""
+        places = output.size / output.shape[1 if layer.convolves else -1] * len(self.pruned.live)
+        return min(1.0, float(max(FEW, ROWS * layer.columns) * HELD / (HELD - 1) / max(1.0, places)))
+
+    def apply(self, layer: Contraction, place: Place | None, update: Update) -> None:
+        """Write the new weights and the shift."""
+        new = {layer.node.input[1]: layer.tensor(layer.matrix + update.matrix[:, :-1])}
+        if place is not None:
+            attach(layer.node, place, self.pruned.model.proto.graph)
+            new[place.tensor] = place.shifted(update.matrix[:, -1].ravel())
+            self.readers.setdefault(place.tensor, [layer.node])
+        self.pruned.change(new)
+
+
+def relative(error: float, moments: Moments) -> float:
+    """Root of a squared error, relative to the spread of the target."""
+    return float(np.sqrt(max(error, 0.0) / max(float(moments.spread.sum()), float(np.finfo(np.float64).tiny))))
+
+
+def recover(
+    dependencies: Dependencies,
+    removed: Array,
+    pruned: Model,
+    batches: Sequence[Feeds],
+    *,
+    threads: int = 1,
+    memory: int = MEMORY,
+    seed: int = 0,
+    observe: Observer = silent,
+) -> Recovered:
+    """Refit every linear layer behind what was removed.
+
+    Args:
+        dependencies: The traced dense model.
+        removed: Unit numbers.
+        pruned: What `rewrite` made of them.
+        batches: Calibration samples, unlabelled; at least four batches.
+        threads: Threads inside one operator.
+        memory: Bytes of activations held in memory; what is beyond lies in temporary files.
+        seed: Of the sites that are drawn.
+        observe: Called with a stage's name and the share of it that is done.
+    """
+    keep = dependencies.keep(np.asarray(removed, dtype=np.int64))
+    state = Recovery(dependencies, keep, pruned, batches, threads=threads, memory=memory, seed=seed)
+    layers = []
+    for at, node in enumerate(state.pruned.nodes):
+        observe("recover", at / len(state.pruned.nodes))
+        if (found := state.layer(at, node)) is not None:
+            layers.append(found)
+    samples = [len(next(iter(batch.values()))) for batch in batches]
+    counts, model = (sum(samples), sum(samples[HELD - 1 :: HELD])), state.pruned.model
+    near = [fidelity(dependencies.model, m, batches[HELD - 1 :: HELD], threads=threads) for m in (pruned, model)]
+    return Recovered(model, tuple(layers), *counts, *near)

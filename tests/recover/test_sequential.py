@@ -1,0 +1,99 @@
+"""Laws of recovery: what the others can express is restored exactly, nothing gets worse where it is judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune.model import from_proto
+from onnxprune.normalise import normalise
+from onnxprune.recover import recover
+from onnxprune.rewrite import rewrite
+from onnxprune.runtime import random_feeds, run
+from onnxprune.trace import Dependencies, trace
+from tests import graphs
+
+CLOSE = 5e-3  # the smallest penalty, 1e-5 of an input's mean square, and float32 weights
+
+
+def batches(dependencies: Dependencies, count: int = 8, size: int = 16) -> list[dict[str, np.ndarray]]:
+    return [dict(random_feeds(dependencies.model, batch=size, seed=seed)) for seed in range(count)]
+
+
+def error(dependencies: Dependencies, model: object, feeds: dict[str, np.ndarray]) -> float:
+    """Of the first output, relative to its spread."""
+    wanted, found = (next(iter(run(m, feeds).values())) for m in (dependencies.model, model))
+    return float(np.linalg.norm(wanted - found) / np.linalg.norm(wanted - wanted.mean(axis=0)))
+
+
+def half(dependencies: Dependencies) -> np.ndarray:
+    """Every other channel of each group that may lose it."""
+    return np.concatenate([g.units[: g.units.size // 2] for g in dependencies.groups if not g.rows])
+
+
+@pytest.mark.parametrize("name", [n for n in graphs.ALL if n not in ("grouped", "shuffled")])
+def test_the_output_comes_nearer_and_no_layer_is_worse(name: str) -> None:
+    dependencies = graphs.traced(graphs.ALL[name]())
+    removed = half(dependencies)
+    pruned = rewrite(dependencies, removed)
+    before = {n: w.copy() for n, w in pruned.weights.items()}
+    found = recover(dependencies, removed, pruned, batches(dependencies))
+    fresh = dict(random_feeds(dependencies.model, batch=64, seed=99))
+    assert error(dependencies, found.model, fresh) < error(dependencies, pruned, fresh)
+    assert found.layers and all(layer.after <= layer.before for layer in found.layers)
+    assert all(np.array_equal(pruned.weights[n], w) for n, w in before.items())  # the input is not touched
+    onnx.checker.check_model(found.model.full())
+
+
+def doubled(kind: str) -> Dependencies:
+    """Two layers; the inner channels of the second half repeat those of the first."""
+    net = graphs.Net()
+    if kind == "Conv":
+        inner = net.op("Relu", [net.conv("x", "a", 8, 3, 3)], "r")
+        net.head(net.conv(inner, "b", 6, 8, 3), 6)
+        axes, shape = ("a.w", "a.b"), ["N", 3, 8, 8]
+    else:
+        bias = [] if kind == "MatMul" else [net.weight("b.b", 6)]
+        inner = net.op(
+            "Relu",
+            [net.op("Add", [net.op("MatMul", ["x", net.weight("a.w", 3, 8)], "a"), net.weight("a.b", 8)], "s")],
+            "r",
+        )
+        net.op(kind, [inner, net.weight("b.w", 8, 6), *bias], "b")
+        net.op("Identity", ["b"], "y")
+        axes, shape = ("a.w", "a.b"), ["N", 3]
+    for name in axes:
+        w = net.weights[name]
+        if kind != "Conv" and name == "a.w":
+            w[:, 4:] = w[:, :4]
+        else:
+            w[4:] = w[:4]
+    return trace(normalise(from_proto(net.model(shape, ["N", None]))))
+
+
+@pytest.mark.parametrize("kind", ["Conv", "Gemm", "MatMul"])
+def test_what_the_channels_left_can_express_is_restored(kind: str) -> None:
+    dependencies = doubled(kind)
+    group = next(g for g in dependencies.groups if g.units.size == 8)
+    removed = group.units[4:]
+    pruned, fresh = rewrite(dependencies, removed), dict(random_feeds(dependencies.model, batch=64, seed=99))
+    found = recover(dependencies, removed, pruned, batches(dependencies))
+    assert error(dependencies, pruned, fresh) > 0.1
+    assert error(dependencies, found.model, fresh) < CLOSE
+
+
+def test_where_nothing_was_removed_nothing_changes() -> None:
+    dependencies = graphs.traced(graphs.residual())
+    nothing = np.zeros(0, dtype=np.int64)
+    found = recover(dependencies, nothing, rewrite(dependencies, nothing), batches(dependencies))
+    assert found.layers == ()
+    assert all(np.array_equal(found.model.weights[n], w) for n, w in dependencies.model.weights.items())
+
+
+def test_the_same_seed_gives_the_same_weights_however_little_memory_there_is() -> None:
+    dependencies = graphs.traced(graphs.chain())
+    removed = half(dependencies)
+    pruned, given = rewrite(dependencies, removed), batches(dependencies)
+    one, other = (recover(dependencies, removed, pruned, given, memory=m) for m in (2**31, 0))
+    assert all(np.array_equal(one.model.weights[n], other.model.weights[n]) for n in one.model.weights)

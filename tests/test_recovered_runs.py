@@ -1,0 +1,78 @@
+"""Runs with samples: filters are ranked on them, weights refitted to them, and the report says how near that came."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnxprune import runtime
+from tests import graphs
+from tests.contract import onnxprune
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path, Path]:
+    model, data = tmp_path / "m.onnx", tmp_path / "x.npz"
+    onnx.save(graphs.residual(), model)
+    np.savez(data, x=np.random.default_rng(0).normal(size=(96, 3, 8, 8)).astype(np.float32))
+    return model, data, tmp_path / "small.onnx"
+
+
+def prune(files: tuple[Path, Path, Path], *more: str) -> list[str]:
+    model, data, small = files
+    return ["prune", str(model), "-o", str(small), "--no-bench", "--align", "1", "--data", str(data), "--json", *more]
+
+
+def off(files: tuple[Path, Path, Path]) -> float:
+    """Relative error on inputs that no fit has seen."""
+    model, _, small = files
+    x = {"x": np.random.default_rng(9).normal(size=(64, 3, 8, 8)).astype(np.float32)}
+    wanted, found = (runtime.run(str(path), x)["y"] for path in (model, small))
+    return float(np.linalg.norm(wanted - found) / np.linalg.norm(wanted))
+
+
+def test_with_samples_filters_are_ranked_and_weights_refitted_by_default(files: tuple[Path, Path, Path]) -> None:
+    found = onnxprune(*prune(files, "--macs", "0.5"))
+    assert found.code == 0, found.err
+    recovery = found.json["recovery"]
+    assert found.json["settings"]["criterion"] == "reconstruction" and found.json["verified"]["ok"]
+    assert recovery["samples"] == 96 and 0 < recovery["held_out"] < 96
+    assert all(layer["after"] <= layer["before"] for layer in recovery["layers"])
+    sides = recovery["fidelity"]
+    assert sides["after"]["relative_l2"] < sides["before"]["relative_l2"]
+    refitted = off(files)
+    plain = onnxprune(*prune(files, "--macs", "0.5", "--criterion", "l1", "--no-recover", "--overwrite"))
+    assert plain.json["recovery"] is None and refitted < off(files)
+
+
+def test_few_samples_serve_verification_alone(files: tuple[Path, Path, Path]) -> None:
+    np.savez(files[1], x=np.zeros((4, 3, 8, 8), np.float32) + 0.5)
+    found = onnxprune(*prune(files, "--ratio", "0.3"))
+    assert found.code == 0 and found.json["recovery"] is None and found.json["settings"]["criterion"] == "l1"
+    refused = onnxprune(*prune(files, "--ratio", "0.3", "--recover", "--overwrite"))
+    assert refused.code == 1 and "too few" in refused.err
+
+
+@pytest.mark.parametrize("option", [("--recover",), ("--criterion", "reconstruction")])
+def test_what_needs_samples_says_so(files: tuple[Path, Path, Path], option: tuple[str, ...]) -> None:
+    model, _, small = files
+    found = onnxprune("prune", model, "-o", small, "--no-bench", *option)
+    assert found.code == 1 and "--data" in found.err and not small.exists()
+
+
+def test_a_plan_is_applied_with_the_same_recovery(files: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    plan = tmp_path / "p.json"
+    onnxprune(*prune(files, "--macs", "0.5", "--plan-out", str(plan)))
+    again = tmp_path / "again.onnx"
+    found = onnxprune("apply", files[0], plan, "-o", again, "--data", files[1], "--no-bench", "--json")
+    assert found.code == 0 and json.loads(found.out)["recovery"]["samples"] == 96
+    assert again.read_bytes() == files[2].read_bytes()
+
+
+def test_the_number_of_samples_is_a_limit(files: tuple[Path, Path, Path]) -> None:
+    found = onnxprune(*prune(files, "--ratio", "0.5", "--samples", "64"))
+    assert found.code == 0 and found.json["recovery"]["samples"] == 64
