@@ -22,12 +22,14 @@ class Update:
 
     Attributes:
         matrix: Added to the weights and, in the last row, to the bias. Shape (groups, K + 1, M).
+        part: The same, fitted without the sites held out; those were judged by it.
         ridge: The penalty.
         before: Squared error on the sites held out.
         after: The same with the change.
     """
 
     matrix: Floats
+    part: Floats
     ridge: float
     before: float
     after: float
@@ -48,7 +50,8 @@ def best_update(fit: Moments, held: Moments, weight: Floats, *, intercept: bool 
         best = min(best, (change, ridge))
     if best[0] >= 0:
         return None
-    return Update(solved(fit + held, best[1], intercept=intercept), best[1], before, before + best[0])
+    whole, part = (solved(moments, best[1], intercept=intercept) for moments in (fit + held, fit))
+    return Update(whole, part, best[1], before, before + best[0])
 
 
 def solved(moments: Moments, ridge: float, *, intercept: bool = True) -> Floats:
@@ -56,13 +59,18 @@ def solved(moments: Moments, ridge: float, *, intercept: bool = True) -> Floats:
 
     Shape (groups, K + 1, M).
     """
-    columns = moments.gram.shape[1] - 1
-    inner = np.arange(columns)
-    matrix = moments.gram.copy()
-    scale = moments.gram[:, inner, inner].mean(axis=1)
-    matrix[:, inner, inner] += (ridge + TINY) * np.maximum(scale, np.finfo(np.float64).tiny)[:, None]
+    matrix = penalised(moments, ridge)
     if intercept:
         return np.asarray(np.linalg.solve(matrix, moments.cross))
     found = np.zeros_like(moments.cross)
     found[:, :-1] = np.linalg.solve(matrix[:, :-1, :-1], moments.cross[:, :-1])
     return found
+
+
+def penalised(moments: Moments, ridge: float) -> Floats:
+    """The Gram matrix with the penalty on every weight, none on the shift. Shape (groups, K + 1, K + 1)."""
+    inner = np.arange(moments.gram.shape[1] - 1)
+    matrix = moments.gram.copy()
+    scale = moments.gram[:, inner, inner].mean(axis=1)
+    matrix[:, inner, inner] += (ridge + TINY) * np.maximum(scale, np.finfo(np.float64).tiny)[:, None]
+    return matrix

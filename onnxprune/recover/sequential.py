@@ -4,8 +4,8 @@ For every linear layer, inputs come from the pruned network, with all layers bef
 dense one, so a layer makes up for what those before it could not (He et al. 2017, arXiv 1707.06168, section 3.2; the
 full kernel x channel Gram matrix, as there). Targets are taken where the output meets the shortcut
 (`calibrate.anchors`), so that what the shortcut lost is made up for, too. Weights are fitted by ridge regression
-(`recover.ridge`); the penalty is chosen on samples that are held out. A layer whose held-out error no penalty lowers is
-left alone.
+(`recover.ridge`); the penalty is chosen on samples that are held out. In front of a ReLU the fit is to what that lets
+through (`recover.rectified`). A layer whose held-out error no penalty lowers is left alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from onnxprune.graph import node_name
 from onnxprune.model import Array, Model
 from onnxprune.recover.answer import Layer, Recovered
 from onnxprune.recover.bias import Place, attach, place_of
+from onnxprune.recover.rectified import Rows, rectified, window_of
 from onnxprune.recover.ridge import Update, best_update
 from onnxprune.rewrite import take
 from onnxprune.runtime import Feeds
@@ -77,10 +78,15 @@ class Recovery:
             return self.untouched(node, anchor, f"{found.columns:,} inputs are too many for a Gram matrix")
         if len(self.readers[node.input[1]]) > 1:
             return self.untouched(node, anchor, "other layers share its weight")
-        fit, held, weight = self.moments(at, found, anchor)
+        slope = np.where(np.abs(anchor.slope) > FLAT * np.abs(anchor.slope).max(), anchor.slope, 0.0)
+        window = window_of(anchor.tensor, view, self.readers)
+        fit, held, rows = self.moments(at, found, replace(anchor, slope=slope), keep=window is not None)
         if fit.energy.sum() + held.energy.sum() <= NEAR * (fit.spread.sum() + held.spread.sum()):
             return None
-        update = best_update(fit, held, weight, intercept=place is not None)
+        weight, free = np.square(slope).reshape(fit.energy.shape), place is not None
+        update = best_update(fit, held, weight, intercept=free)
+        if update is not None and window is not None and rows is not None:
+            update = rectified(update, (fit, held), rows, window, slope, intercept=free)
         if update is None:
             error = relative(float((weight * held.energy).sum()), held)
             return Layer(node_name(node), anchor.tensor, error, error, note="no change lowers its held-out error")
@@ -92,21 +98,24 @@ class Recovery:
         """A layer that cannot be refitted."""
         return Layer(node_name(node), anchor.tensor, float("nan"), float("nan"), note=why)
 
-    def moments(self, at: int, layer: Contraction, anchor: Anchor) -> tuple[Moments, Moments, Array]:
-        """Moments to fit to and to judge by, and what a channel's squared error counts in the layer's own scale."""
-        groups, columns, outputs = layer.matrix.shape
-        both = [Moments.empty(groups, columns, outputs) for _ in range(2)]
-        carries = np.abs(anchor.slope) > FLAT * np.abs(anchor.slope).max()
-        back = np.where(carries, 1 / np.where(carries, anchor.slope, 1.0), 0.0)
-        share: float | None = None
+    def moments(
+        self, at: int, layer: Contraction, anchor: Anchor, *, keep: bool
+    ) -> tuple[Moments, Moments, tuple[Rows, Rows] | None]:
+        """Moments to fit to and to judge by, and the sites themselves if they are to be kept and not too many."""
+        both, share = [Moments.empty(*layer.matrix.shape) for _ in range(2)], None
+        back = np.divide(1.0, anchor.slope, out=np.zeros_like(anchor.slope), where=anchor.slope != 0)
+        rows: tuple[list[Rows], list[Rows]] = ([], [])
         for b, (x, here, target) in enumerate(self.values(at, layer, anchor)):
             share = share or self.share(layer, here)
             sites = layer.sites(here.shape, share, self.rng)
             wanted, found = layer.outputs(target, sites), layer.outputs(here, sites)
-            moments = both[b % HELD == HELD - 1]
-            moments.add(layer.inputs(x, sites), (wanted - found) * back, wanted)
-        weight = np.where(carries, anchor.slope**2, 0.0).reshape(groups, outputs)
-        return both[0], both[1], weight
+            side, inputs = b % HELD == HELD - 1, layer.inputs(x, sites)
+            both[side].add(inputs, (wanted - found) * back, wanted)
+            keep = keep and inputs.size * 4 * len(self.pruned.live) <= self.pruned.shelf.memory
+            if keep:
+                kept = np.ascontiguousarray(inputs.transpose(1, 0, 2), dtype=np.float32)
+                rows[side].append(Rows(kept, found, wanted))
+        return both[0], both[1], (Rows.joined(rows[0]), Rows.joined(rows[1])) if keep else None
 
     def values(self, at: int, layer: Contraction, anchor: Anchor) -> Iterator[tuple[Array, Array, Array]]:
         """Per batch: the layer's input and the anchor in the pruned network, and the kept part of the dense anchor."""
