@@ -9,7 +9,7 @@ import pytest
 from onnxprune.calibrate import Moments, readers_of
 from onnxprune.model import from_proto
 from onnxprune.recover.rectified import Rows, Window, iterated, rectified, window_of
-from onnxprune.recover.ridge import best_update
+from onnxprune.recover.ridge import best_update, penalised
 from tests import graphs
 
 
@@ -39,7 +39,11 @@ def test_the_error_behind_the_activation_falls(seed: int, groups: int, window: W
     assert plain is not None
     ones = np.ones_like(slope)
     better = iterated([rows[0]], moments[0], plain, window, slope, 1 / slope, intercept=True)
-    before, after = (window.error(rows[0].predicted(m, slope), rows[0].wanted, ones) for m in (plain.part, better))
+    penalty = (penalised(moments[0], plain.ridge) - moments[0].gram)[:, :1, :1]
+    before, after = (
+        window.error(rows[0].predicted(m, slope), rows[0].wanted, slope**-2.0) + (penalty * m[:, :-1] ** 2).sum()
+        for m in (plain.part, better)
+    )
     assert after < before
     found = rectified(plain, moments, rows, window, slope)
     assert found is not None

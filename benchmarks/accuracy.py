@@ -1,0 +1,143 @@
+"""Accuracy without training: CIFAR-10 ResNets cut by MACs, scored and refitted on unlabelled training images.
+
+    python benchmarks/accuracy.py [--shared FOLDER] [--only GLOB] [--out FILE]
+    python benchmarks/accuracy.py --markdown
+
+Calibration images are drawn from the training images, 1,024 unless another number is given, by three seeds. They choose
+everything; the 10,000 test images measure the result, once for every row. Methods: filters ranked by their L1 norm, the
+same ratio everywhere, or by `reconstruction`, which also chooses where to cut; either without recovery and with it, as
+`onnxprune prune --macs M --align 1 --data X.npz` does it. An interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from latency import arguments, recorded
+from li2016 import markdown_table
+
+from onnxprune import runtime
+from onnxprune.cost import cost
+from onnxprune.importance import reconstruction, score
+from onnxprune.model import Model, load
+from onnxprune.normalise import normalise
+from onnxprune.plan import Limits, Target, plan
+from onnxprune.recover import recover
+from onnxprune.rewrite import rewrite
+from onnxprune.trace import trace
+
+RESULTS = Path(__file__).resolve().parent / "results" / "accuracy.json"
+COMMAND = "python benchmarks/accuracy.py --shared ../shared"
+MODELS = {"ResNet-56": "resnet56_legacy_bn.onnx", "ResNet-20": "resnet20_legacy_bn.onnx"}
+CUTS = (0.276, 0.5, 0.6)  # of the MACs; the first is that of ResNet-56-B (Li et al. 2017)
+SEEDS = (0, 1, 2)
+SAMPLES, CURVE = 1024, (32, 64, 128, 256, 512, 2048)  # calibration images; the curve is of one cut
+METHODS = ("l1", "l1, recovered", "reconstruction", "reconstruction, recovered")
+THREADS = 2
+BATCH = 64
+
+
+def images(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Preprocessed images and their labels."""
+    held = np.load(shared / "cifar10" / name)
+    pixels = (held["x"] / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return pixels.transpose(0, 3, 1, 2).astype(np.float32), held["y"]
+
+
+def accuracy(model: Model, x: np.ndarray, y: np.ndarray) -> float:
+    """Top-1."""
+    opened, right = runtime.session(model, threads=THREADS), 0
+    for start in range(0, len(x), 500):
+        logits = runtime.run(opened, {"input": x[start : start + 500]})["logits"]
+        right += int((logits.argmax(axis=1) == y[start : start + 500]).sum())
+    return right / len(x)
+
+
+def jobs() -> Iterator[tuple[str, float, str, int, int]]:
+    """Model, MACs cut, method, seed, samples of every row."""
+    for model in MODELS:
+        for cut in CUTS:
+            for method in METHODS:
+                seeds = SEEDS[:1] if method == "l1" else SEEDS  # without samples there is nothing to draw
+                yield from ((model, cut, method, seed, SAMPLES) for seed in seeds)
+    yield from (("ResNet-56", 0.5, METHODS[-1], seed, n) for n in CURVE for seed in SEEDS)
+
+
+def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """One row."""
+    name, cut, method, seed, samples = job
+    x, _ = images(shared, "cifar10_train_10k.npz")
+    chosen = x[np.random.default_rng(seed).permutation(len(x))[:samples]]
+    size = max(1, min(BATCH, samples // 8))
+    batches = [{"input": chosen[i : i + size]} for i in range(0, samples, size)]
+    dependencies = trace(normalise(load(shared / "cifar10" / MODELS[name])))
+    began = time.perf_counter()
+    by_data = method.startswith("reconstruction")
+    scores = reconstruction(dependencies, batches, threads=THREADS, seed=seed) if by_data else score(dependencies)
+    removed = plan(dependencies, scores, Target(macs=1 - cut), Limits()).removed(dependencies)
+    model = rewrite(dependencies, removed)
+    if method.endswith("recovered"):
+        model = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
+    seconds = round(time.perf_counter() - began, 1)
+    macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
+    row = dict(zip(("model", "cut", "method", "seed", "samples"), job, strict=True))
+    return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "seconds": seconds}
+
+
+def cell(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and, of several seeds, least and most."""
+    found = [100 * r["accuracy"] for r in rows]
+    if not found:
+        return "-"
+    spread = f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""
+    return f"{np.mean(found):.2f}{spread}"
+
+
+def markdown(held: Mapping[str, Any]) -> str:
+    """The tables of the README."""
+    rows = held["records"]
+    table = [["model", "MACs cut", *METHODS]]
+    for model in MODELS:
+        table.append(
+            [model, "0", f"{100 * held['dense'][model]:.2f}", *[""] * 3] if model in held["dense"] else [model]
+        )
+        for cut in CUTS:
+            mine = [r for r in rows if (r["model"], r["cut"], r["samples"]) == (model, cut, SAMPLES)]
+            table.append([model, f"{cut:.1%}", *(cell([r for r in mine if r["method"] == m]) for m in METHODS)])
+    curve = [["calibration images", "accuracy", "seconds"]]
+    for n in sorted((*CURVE, SAMPLES)):
+        mine = [
+            r for r in rows if (r["model"], r["cut"], r["method"], r["samples"]) == ("ResNet-56", 0.5, METHODS[-1], n)
+        ]
+        if mine:
+            curve.append([f"{n:,}", cell(mine), f"{np.median([r['seconds'] for r in mine]):.0f}"])
+    return f"{markdown_table(table)}\n\n{markdown_table(curve)}"
+
+
+def main() -> None:
+    """Run what is missing, or print the tables."""
+    given = arguments(__doc__, RESULTS).parse_args()
+    held = recorded(given.out)
+    if given.markdown:
+        print(markdown(held))
+        return
+    test, records, dense = images(given.shared, "cifar10_test.npz"), held.get("records", []), held.get("dense", {})
+    keys = ("model", "cut", "method", "seed", "samples")
+    for job in jobs():
+        if fnmatchcase(job[0], given.only) and not any(tuple(r[k] for k in keys) == job for r in records):
+            if job[0] not in dense:
+                dense[job[0]] = accuracy(load(given.shared / "cifar10" / MODELS[job[0]]), *test)
+            records.append(measure(given.shared, job, test))
+            print(records[-1], flush=True)
+            found = {"command": COMMAND, "environment": runtime.environment(), "dense": dense, "records": records}
+            given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
