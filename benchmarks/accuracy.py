@@ -5,8 +5,9 @@
 
 Calibration images are drawn from the training images, 1,024 unless another number is given, by three seeds. They choose
 everything; the 10,000 test images measure the result, once for every row. Methods: filters ranked by their L1 norm, the
-same ratio everywhere, or by `reconstruction`, which also chooses where to cut; either without recovery and with it, as
-`onnxprune prune --macs M --align 1 --data X.npz` does it. An interrupted run goes on where it was.
+same ratio in the first layer of every block and the residual stream left whole (Li et al. 2017), or by `reconstruction`,
+which also chooses where to cut; either without recovery and with it, as `onnxprune prune --macs M --align 1 --data X.npz`
+does it. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
     began = time.perf_counter()
     by_data = method.startswith("reconstruction")
     scores = reconstruction(dependencies, batches, threads=THREADS, seed=seed) if by_data else score(dependencies)
-    removed = plan(dependencies, scores, Target(macs=1 - cut), Limits()).removed(dependencies)
+    stream = () if by_data else tuple(g.sources[0].tensor for g in dependencies.groups if len(g.sources) > 1)
+    removed = plan(dependencies, scores, Target(macs=1 - cut), Limits(skip=stream)).removed(dependencies)
     model = rewrite(dependencies, removed)
     if method.endswith("recovered"):
         model = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
