@@ -5,9 +5,9 @@
 
 Calibration images are drawn from the training images, 1,024 unless another number is given, by three seeds. They choose
 everything; the 10,000 test images measure the result, once for every row. Methods: filters ranked by their L1 norm, the
-same ratio in the first layer of every block and the residual stream left whole (Li et al. 2017), or by `reconstruction`,
-which also chooses where to cut; either without recovery and with it, as `onnxprune prune --macs M --align 1 --data X.npz`
-does it. An interrupted run goes on where it was.
+same ratio in the first layer of every block and the residual stream left whole (Li et al. 2017), or by
+`reconstruction`, which also chooses where to cut; either without recovery and with it, as `onnxprune prune --macs M
+--align 1 --data X.npz` does it. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
