@@ -163,5 +163,9 @@ def contraction_of(node: onnx.NodeProto, model: Model) -> Contraction | str:
         return f"its weight is {weight.dtype}"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return "its weight is a batch of matrices"
+    if len(model.shapes.get(node.input[0], (0, 0))) < 2:
+        return "its input is a vector"
+    if attribute(node, "output_shape", None):
+        return "its padding follows from a given output shape"
     groups = int(attribute(node, "group", 1)) if node.op_type in CONVOLUTIONS else 1
     return Contraction(node, weight, groups)

@@ -72,3 +72,9 @@ class Moments:
         """Of both sets of sites."""
         names = ("gram", "cross", "energy", "total", "square", "count")
         return Moments(*(getattr(self, name) + getattr(other, name) for name in names))
+
+
+def finite(*arrays: Floats) -> NDArray[np.bool_]:
+    """Which sites, the first axis, hold numbers alone: one that is not finite says nothing about the others."""
+    found = [np.isfinite(array.reshape(len(array), -1)).all(axis=1) for array in arrays]
+    return np.asarray(np.logical_and.reduce(found))

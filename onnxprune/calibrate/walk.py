@@ -82,8 +82,7 @@ class Walk:
         for name in sorted(read & set(self.live[0])):
             array = self.live[0][name]
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            shape = [None, *array.shape[1:]] if array.ndim else []
-            graph.input.append(helper.make_tensor_value_info(name, kind, shape))
+            graph.input.append(helper.make_tensor_value_info(name, kind, [None] * array.ndim))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
         weights = {name: self.model.weights[name] for name in read if name in self.model.weights}
         graph.initializer.extend(bare(name, array) for name, array in weights.items())

@@ -19,17 +19,20 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
+from onnxprune.calibrate.moments import finite
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.importance.criteria import Floats, Scores, score
 from onnxprune.labels import Ids
 from onnxprune.runtime import Feeds
+from onnxprune.shapes import attribute
 from onnxprune.trace import Dependencies, Group
 
 RECONSTRUCTION = "reconstruction"
 ROWS, FEW = 40, 10_000  # sites for each input of a layer, and at least, if there are so many
 RIDGE = 1e-3  # of the mean square of an input
 COLUMNS = 6_000  # inputs of a layer above which its Gram matrix is not formed
-STEPS = 128  # eliminations of a group, at most: wider groups lose several units in each
+TINY = 1e-12  # of the trace of a block: keeps its factor real where rounding would not
+STEPS = 64  # eliminations of a group, at most: wider groups lose several units in each
 Observer = Callable[[str, float], None]
 
 
@@ -38,12 +41,12 @@ class Reader:
     """A layer that reads a group's channels.
 
     Attributes:
-        gram: Second moments of its inputs, their means taken out. Shape (K, K).
+        inverse: Of the second moments of its inputs, their means taken out, with a ridge. Shape (K, K).
         matrix: Its weights, in units of the spread of what it computes. Shape (K, M).
         columns: For each unit of the group, the inputs that go with it; -1 fills up. Shape (units, most).
     """
 
-    gram: Floats
+    inverse: Floats
     matrix: Floats
     columns: Ids
 
@@ -110,16 +113,16 @@ def readers(
         axis, outputs = 1 if layer.convolves else -1, layer.matrix.shape[2]
         anchor = anchor_of(layer.node.output[0], outputs, axis, model, read_by)
         gram, matrix = second_moments(walk, at, layer, anchor, rng)
+        inverse = inverted(gram)
         for g in groups:
-            yield g, Reader(gram, matrix, columns_of(dependencies.groups[g], units))
+            yield g, Reader(inverse, matrix, columns_of(dependencies.groups[g], units))
 
 
 def inputs_of(dependencies: Dependencies, node: onnx.NodeProto, layer: Contraction) -> Ids:
     """The unit of each input of a layer, -1 where it cannot go. Shape (K,)."""
     axes = dependencies.labels.get(node.input[1])
-    axis = 1 if node.op_type == "Conv" else 0
-    if node.op_type == "Gemm" and layer.weight.shape[0] != layer.columns:
-        axis = 1
+    turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
+    axis = 1 if node.op_type == "Conv" or turned else 0
     ids = axes[axis].ids if axes is not None else None
     if ids is None or ids.ndim > 1:
         return np.full(layer.columns, -1)
@@ -137,7 +140,7 @@ def columns_of(group: Group, units: Ids) -> Ids:
 def second_moments(
     walk: Walk, at: int, layer: Contraction, anchor: Anchor, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Run the model up to a layer, and sum what it reads and what it comes to: `Reader.gram` and `Reader.matrix`."""
+    """The Gram matrix of what a layer reads, means taken out, and its weights as `Reader` has them."""
     moments, share = Moments.empty(1, layer.columns, layer.matrix.shape[2]), None
     for values in walk.values(at, [layer.node.input[0], anchor.tensor]):
         target = values[anchor.tensor]
@@ -145,11 +148,12 @@ def second_moments(
             places = target.size / target.shape[1 if layer.convolves else -1] * len(walk.live)
             share = min(1.0, max(FEW, ROWS * layer.columns) / max(1.0, places))
         sites = layer.sites(target.shape, share, rng)
-        wanted = layer.outputs(target, sites)
-        moments.add(layer.inputs(values[layer.node.input[0]], sites), np.zeros_like(wanted), wanted)
+        wanted, inputs = layer.outputs(target, sites), layer.inputs(values[layer.node.input[0]], sites)
+        usable = finite(wanted, inputs)
+        moments.add(inputs[usable], np.zeros_like(wanted[usable]), wanted[usable])
     gram, mean = moments.gram[0, :-1, :-1], moments.gram[0, -1, :-1]
     spread = max(float(moments.spread.sum()), np.finfo(np.float64).tiny)
-    return gram - np.outer(mean, mean) / moments.count, layer.matrix[0] * anchor.slope / np.sqrt(spread)
+    return gram - np.outer(mean, mean) / max(1, moments.count), layer.matrix[0] * anchor.slope / np.sqrt(spread)
 
 
 def eliminated(found: Sequence[Reader], units: int) -> Floats:
@@ -159,8 +163,9 @@ def eliminated(found: Sequence[Reader], units: int) -> Floats:
     while left.size > 1:
         costs = np.sum([state.costs(left) for state in states], axis=0)
         order = np.argsort(costs, kind="stable")[: max(1, units // STEPS)]
-        for unit in left[order].tolist():
-            last = values[unit] = max(last, sum(state.remove(unit) for state in states))
+        added = np.sum([state.remove(left[order]) for state in states], axis=0)
+        values[left[order]] = np.maximum.accumulate(np.append(last, added))[1:]
+        last = float(values[left[order]].max())
         left = np.delete(left, order)
     values[left] = max(last, sum(float(state.costs(left).sum()) for state in states))
     return values
@@ -183,9 +188,7 @@ class Surgeon:
     @staticmethod
     def of(reader: Reader) -> Surgeon:
         """Nothing is gone yet."""
-        scale = max(float(np.trace(reader.gram)) / len(reader.gram), np.finfo(np.float64).tiny)
-        ridged = reader.gram + RIDGE * scale * np.eye(len(reader.gram))
-        return Surgeon(np.asarray(np.linalg.inv(ridged), dtype=np.float64), reader.matrix.copy(), reader.columns)
+        return Surgeon(reader.inverse.copy(), reader.matrix.copy(), reader.columns)
 
     def costs(self, units: Ids) -> Floats:
         """What the removal of each of these units would add. Shape (units,)."""
@@ -196,21 +199,28 @@ class Surgeon:
         rows = np.where(held[:, :, None], self.matrix[columns], 0.0)
         return np.asarray((rows * np.linalg.solve(blocks, rows)).sum(axis=(1, 2)))
 
-    def remove(self, unit: int) -> float:
-        """Take a unit out, refit the others, and give what that adds."""
-        own = self.columns[unit][self.columns[unit] >= 0]
+    def remove(self, units: Ids) -> Floats:
+        """Take units out one after another, refit the others, and give what each adds. Shape (units,)."""
+        parts = [self.columns[u][self.columns[u] >= 0] for u in units.tolist()]
+        own, ends = np.concatenate(parts), np.cumsum([0, *(part.size for part in parts)])
         if not own.size:
-            return 0.0
-        solved = np.linalg.solve(
-            self.inverse[np.ix_(own, own)], np.concatenate([self.matrix[own], self.inverse[own]], 1)
-        )
-        outputs = self.matrix.shape[1]
-        cost = float((self.matrix[own] * solved[:, :outputs]).sum())
-        across = self.inverse[:, own]
-        self.matrix = self.matrix - across @ solved[:, :outputs]
-        self.inverse = self.inverse - across @ solved[:, outputs:]
+            return np.zeros(units.size)
+        block, rows = self.inverse[np.ix_(own, own)], self.matrix[own]
+        # The first n of them add the squared length of the first rows of this: a Cholesky factor goes in their order.
+        whitened = np.linalg.solve(np.linalg.cholesky(block + np.eye(own.size) * TINY * np.trace(block)), rows)
+        lengths = np.append(0.0, np.cumsum(np.square(whitened).sum(axis=1)))
+        solved = np.linalg.solve(block, np.concatenate([rows, self.inverse[own]], axis=1))
+        across, outputs = self.inverse[:, own], self.matrix.shape[1]
+        self.matrix -= across @ solved[:, :outputs]
+        self.inverse -= across @ solved[:, outputs:]
         self.matrix[own], self.inverse[own], self.inverse[:, own] = 0.0, 0.0, 0.0
-        return cost
+        return np.asarray(np.diff(lengths[ends]))
+
+
+def inverted(gram: Floats) -> Floats:
+    """The inverse of a Gram matrix with a ridge. Shape (K, K)."""
+    scale = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
+    return np.asarray(np.linalg.inv(gram + RIDGE * scale * np.eye(len(gram))), dtype=np.float64)
 
 
 def owner(dependencies: Dependencies) -> NDArray[np.int64]:

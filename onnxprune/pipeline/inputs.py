@@ -57,7 +57,7 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
             raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data X.npz")
         return []
     feeds = load_npz(model, options.data)
-    count = min(options.samples, *(len(a) for a in feeds.values() if a.ndim))
+    count = min([options.samples, *(len(a) for a in feeds.values() if a.ndim)])
     found = list(batches(model, feeds, size=max(1, min(BATCH, count // FEWEST)), limit=count))
     if len(found) < FEWEST and asked:
         what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"

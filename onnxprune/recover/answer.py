@@ -16,7 +16,8 @@ class Layer:
     Attributes:
         node: The node.
         tensor: Where its error is measured: the output, or what is computed from it by channel.
-        before: Root of the squared error on held-out samples, relative to the spread of the dense model's values.
+        before: Root of the squared error on held-out samples, relative to the spread of the dense model's values; None
+            where it was not measured, or these do not vary.
         after: The same with the new weights; `before` where they were left alone.
         ridge: Weight of the penalty on change, relative to the mean square of an input; None where nothing changed.
         note: Why the layer was left alone; '' where it was not.
@@ -24,8 +25,8 @@ class Layer:
 
     node: str
     tensor: str
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     ridge: float | None = None
     note: str = ""
 
@@ -40,7 +41,8 @@ class Recovered:
         samples: Calibration samples.
         held: How many of them chose the penalty.
         before: How near the outputs were to the dense model's on those (`fidelity`).
-        after: How near they are.
+        after: How near they are with the new weights.
+        note: Why the model is the one given all the same; '' where it is not.
     """
 
     model: Model
@@ -49,9 +51,11 @@ class Recovered:
     held: int
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    note: str = ""
 
     def to_dict(self) -> dict[str, object]:
         """As JSON types."""
         sides = {"before": dict(self.before), "after": dict(self.after)}
         layers = [asdict(layer) for layer in self.layers]
-        return {"samples": self.samples, "held_out": self.held, "fidelity": sides, "layers": layers}
+        counts = {"samples": self.samples, "held_out": self.held}
+        return counts | {"fidelity": sides, "layers": layers, "note": self.note}

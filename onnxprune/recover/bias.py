@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnxprune.calibrate.anchors import by_channel
+from onnxprune.calibrate.contraction import CONVOLUTIONS
 from onnxprune.model import Array, Model, bare
 from onnxprune.shapes import attribute
 
@@ -24,11 +25,13 @@ class Place:
         tensor: Its name.
         array: Its value.
         factor: What a shift of the layer's output comes to in it, per channel.
+        new: Whether the layer has yet to be given it.
     """
 
     tensor: str
     array: Array
     factor: NDArray[np.float64] | float
+    new: bool = False
 
     def shifted(self, shift: Array) -> Array:
         """The vector that shifts the output by `shift` (channels,) more."""
@@ -38,23 +41,38 @@ class Place:
 def place_of(node: onnx.NodeProto, channels: int, model: Model, readers: Readers) -> Place | None:
     """Where the shift goes: the layer's own bias, the normalisation behind it, a new bias, or an added constant."""
     own = node.input[2] if node.op_type != "MatMul" and len(node.input) > 2 else ""
+    beta = float(attribute(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
+    if not beta:
+        return None
     if own:
-        beta = float(attribute(node, "beta", 1.0)) if node.op_type == "Gemm" else 1.0
         held = model.weights.get(own)
-        if held is None or held.shape[-1:] != (channels,) or held.size != channels or not beta:
+        if held is None or held.shape[-1:] != (channels,) or held.size != channels:
             return None
         return Place(own, held, 1 / beta) if alone(own, readers) else None
     follows = readers.get(node.output[0], ())
     after = follows[0] if len(follows) == 1 else None
-    if after is not None and after.op_type == "BatchNormalization":
-        gamma, beta_, _, variance = (model.weights.get(i) for i in after.input[1:5])
-        if gamma is not None and beta_ is not None and variance is not None and alone(after.input[2], readers):
-            factor = gamma / np.sqrt(variance.astype(np.float64) + float(attribute(after, "epsilon", 1e-5)))
-            return Place(after.input[2], beta_, np.asarray(factor, dtype=np.float64))
+    if after is not None and (found := normalised(node, after, channels, model, readers)) is not None:
+        return found
     if node.op_type != "MatMul":
-        weight = model.weights[node.input[1]]
-        return Place(f"{node.output[0]}/bias", np.zeros(channels, dtype=weight.dtype), 1.0)
+        weight, name = model.weights[node.input[1]], f"{node.output[0]}/bias"
+        while name in model.weights or name in readers:
+            name += "_"
+        return Place(name, np.zeros(channels, dtype=weight.dtype), 1 / beta, new=True)
     return added(node.output[0], after, channels, model, readers)
+
+
+def normalised(
+    node: onnx.NodeProto, after: onnx.NodeProto, channels: int, model: Model, readers: Readers
+) -> Place | None:
+    """The shift of the BatchNormalization behind a layer, if it normalises the layer's channels."""
+    images = node.op_type in CONVOLUTIONS or len(model.shapes.get(node.output[0], ())) == 2
+    if after.op_type != "BatchNormalization" or after.input[0] != node.output[0] or not images:
+        return None
+    gamma, beta, _, variance = (model.weights.get(i) for i in after.input[1:5])
+    if gamma is None or beta is None or variance is None or beta.size != channels or not alone(after.input[2], readers):
+        return None
+    factor = gamma / np.sqrt(variance.astype(np.float64) + float(attribute(after, "epsilon", 1e-5)))
+    return Place(after.input[2], beta, np.asarray(factor, dtype=np.float64))
 
 
 def alone(name: str, readers: Readers) -> bool:
@@ -75,7 +93,7 @@ def added(name: str, after: onnx.NodeProto | None, channels: int, model: Model, 
 
 def attach(node: onnx.NodeProto, place: Place, graph: onnx.GraphProto) -> None:
     """Give a layer the new bias that a place stands for, if it is new."""
-    if node.op_type == "MatMul" or place.tensor in node.input or place.tensor != f"{node.output[0]}/bias":
+    if not place.new:
         return
     if len(node.input) > 2:
         node.input[2] = place.tensor

@@ -47,7 +47,7 @@ def best_update(fit: Moments, held: Moments, weight: Floats, *, intercept: bool 
     before, best = float((weight * held.energy).sum()), (0.0, 0.0)
     for ridge in RIDGES:
         change = float((weight * held.change(solved(fit, ridge, intercept=intercept))).sum())
-        best = min(best, (change, ridge))
+        best = min(best, (change, ridge)) if np.isfinite(change) else best
     if best[0] >= 0:
         return None
     whole, part = (solved(moments, best[1], intercept=intercept) for moments in (fit + held, fit))

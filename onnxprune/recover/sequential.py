@@ -10,13 +10,15 @@ through (`recover.rectified`). A layer whose held-out error no penalty lowers is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
+from onnxprune.calibrate.moments import finite
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.fidelity import fidelity
 from onnxprune.graph import node_name
@@ -35,6 +37,7 @@ FEW = 20_000  # sites at least, if there are so many
 COLUMNS = 6_000  # inputs of a group above which the Gram matrix is not formed
 NEAR = 1e-8  # of the spread: a squared error below this is rounding
 FLAT = 1e-3  # slopes below this share of the largest carry nothing back
+WORSE = "weights left as they were: refitted, the outputs were further from the dense model's on samples held out"
 Observer = Callable[[str, float], None]
 
 
@@ -81,9 +84,9 @@ class Recovery:
         slope = np.where(np.abs(anchor.slope) > FLAT * np.abs(anchor.slope).max(), anchor.slope, 0.0)
         window = window_of(anchor.tensor, view, self.readers)
         fit, held, rows = self.moments(at, found, replace(anchor, slope=slope), keep=window is not None)
-        if fit.energy.sum() + held.energy.sum() <= NEAR * (fit.spread.sum() + held.spread.sum()):
-            return None
         weight, free = np.square(slope).reshape(fit.energy.shape), place is not None
+        if (weight * (fit.energy + held.energy)).sum() <= NEAR * (fit.spread.sum() + held.spread.sum()):
+            return None
         update = best_update(fit, held, weight, intercept=free)
         if update is not None and window is not None and rows is not None:
             update = rectified(update, (fit, held), rows, window, slope, intercept=free)
@@ -96,7 +99,7 @@ class Recovery:
 
     def untouched(self, node: onnx.NodeProto, anchor: Anchor, why: str) -> Layer:
         """A layer that cannot be refitted."""
-        return Layer(node_name(node), anchor.tensor, float("nan"), float("nan"), note=why)
+        return Layer(node_name(node), anchor.tensor, None, None, note=why)
 
     def moments(
         self, at: int, layer: Contraction, anchor: Anchor, *, keep: bool
@@ -110,6 +113,8 @@ class Recovery:
             sites = layer.sites(here.shape, share, self.rng)
             wanted, found = layer.outputs(target, sites), layer.outputs(here, sites)
             side, inputs = b % HELD == HELD - 1, layer.inputs(x, sites)
+            usable = finite(wanted, found, inputs)
+            wanted, found, inputs = wanted[usable], found[usable], inputs[usable]
             both[side].add(inputs, (wanted - found) * back, wanted)
             keep = keep and inputs.size * 4 * len(self.pruned.live) <= self.pruned.shelf.memory
             if keep:
@@ -141,9 +146,10 @@ class Recovery:
         self.pruned.change(new)
 
 
-def relative(error: float, moments: Moments) -> float:
-    """Root of a squared error, relative to the spread of the target."""
-    return float(np.sqrt(max(error, 0.0) / max(float(moments.spread.sum()), float(np.finfo(np.float64).tiny))))
+def relative(error: float, moments: Moments) -> float | None:
+    """Root of a squared error, relative to the spread of the target; None where that is constant."""
+    spread = float(moments.spread.sum())
+    return float(np.sqrt(max(error, 0.0) / spread)) if spread > 0 else None
 
 
 def recover(
@@ -176,7 +182,17 @@ def recover(
         observe("recover", at / len(state.pruned.nodes))
         if (found := state.layer(at, node)) is not None:
             layers.append(found)
-    samples = [len(next(iter(batch.values()))) for batch in batches]
-    counts, model = (sum(samples), sum(samples[HELD - 1 :: HELD])), state.pruned.model
-    near = [fidelity(dependencies.model, m, batches[HELD - 1 :: HELD], threads=threads) for m in (pruned, model)]
-    return Recovered(model, tuple(layers), *counts, *near)
+    samples = [max([len(array) for array in batch.values() if array.ndim], default=1) for batch in batches]
+    held, model = batches[HELD - 1 :: HELD], state.pruned.model
+    before, after = (fidelity(dependencies.model, m, held, threads=threads) for m in (pruned, model))
+    note = WORSE if worse(before, after) else ""
+    counts = sum(samples), sum(samples[HELD - 1 :: HELD])
+    return Recovered(pruned if note else model, tuple(layers), *counts, before, after, note)
+
+
+def worse(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether outputs are further from the dense model's than they were, or no numbers any more."""
+    errors = before["relative_l2"], after["relative_l2"]
+    if None not in errors:
+        return bool(errors[1] > errors[0])
+    return errors[0] is not None or (after["agreement"] or 0.0) < (before["agreement"] or 0.0)

@@ -109,6 +109,8 @@ def fitted(f: Fitted) -> str:
 
 def recovery(found: Recovered) -> str:
     """What refitting came to."""
+    if found.note:
+        return found.note
     done = sum(layer.ridge is not None for layer in found.layers)
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -95,3 +96,15 @@ def test_what_is_no_stored_linear_layer_says_why() -> None:
     model = from_proto(net)
     assert "no linear" in str(contraction_of(net.graph.node[0], model))
     assert "not stored" in str(contraction_of(net.graph.node[1], model))
+
+
+def test_a_given_output_shape_and_a_vector_are_left_alone() -> None:
+    x, w = values(1, 4, 5, 5), values(4, 4, 3, 3)
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], output_shape=[12, 12], strides=[2, 2])
+    ends = [helper.make_tensor_value_info("x", 1, x.shape), helper.make_tensor_value_info("y", 1, [None] * 4)]
+    model = from_proto(
+        helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [numpy_helper.from_array(w, "w")]))
+    )
+    assert "output shape" in str(contraction_of(node, model))
+    vector = replace(model, shapes={"x": (4,)}, weights={"w": values(4, 3)})
+    assert "vector" in str(contraction_of(helper.make_node("MatMul", ["x", "w"], ["y"]), vector))

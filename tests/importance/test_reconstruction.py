@@ -9,7 +9,15 @@ import pytest
 
 from onnxprune.calibrate import Walk, anchor_of, contraction_of, readers_of
 from onnxprune.importance import reconstruction
-from onnxprune.importance.reconstruction import RIDGE, Reader, eliminated, second_moments
+from onnxprune.importance.reconstruction import (
+    Reader,
+    Surgeon,
+    eliminated,
+    inverted,
+    layers,
+    readers_by_group,
+    second_moments,
+)
 from onnxprune.labels import Ids
 from onnxprune.runtime import capture, random_feeds
 from onnxprune.trace import Dependencies
@@ -27,14 +35,13 @@ def reader(seed: int, units: int, each: int, outputs: int = 3) -> Reader:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(60, units * each)) @ rng.normal(size=(units * each, units * each))
     columns = np.arange(units * each).reshape(units, each)
-    return Reader(x.T @ x, rng.normal(size=(units * each, outputs)), columns)
+    return Reader(inverted(x.T @ x), rng.normal(size=(units * each, outputs)), columns)
 
 
 def left(found: Reader, gone: Ids) -> float:
     """The penalised error when these units are gone and the others refitted, solved from scratch."""
-    size = len(found.gram)
-    matrix = found.gram + RIDGE * np.trace(found.gram) / size * np.eye(size)
-    stays = np.setdiff1d(np.arange(size), found.columns[gone].ravel())
+    matrix = np.linalg.inv(found.inverse)
+    stays = np.setdiff1d(np.arange(len(matrix)), found.columns[gone].ravel())
     fitted = np.zeros_like(found.matrix)
     fitted[stays] = np.linalg.solve(matrix[np.ix_(stays, stays)], matrix[stays] @ found.matrix)
     change = found.matrix - fitted
@@ -60,12 +67,12 @@ def test_scores_sum_to_the_error_of_all_readers(seed: int, count: int, each: int
 
 def test_a_unit_that_another_repeats_costs_nothing_and_one_that_nothing_reads_neither() -> None:
     found = reader(0, 6, 1)
-    gram = found.gram.copy()
+    gram = np.linalg.inv(found.inverse)
     gram[5], gram[:, 5] = gram[0], gram[:, 0]  # the last repeats the first
     gram[5, 5] = gram[0, 0]
     unread = found.matrix.copy()
     unread[3] = 0.0
-    values = eliminated([replace(found, gram=gram, matrix=unread)], 6)
+    values = eliminated([replace(found, inverse=inverted(gram), matrix=unread)], 6)
     assert min(values[0], values[5]) < 0.05 * np.median(values) and values[3] < 1e-9 < max(values[0], values[5])
 
 
@@ -89,3 +96,30 @@ def test_the_moments_are_those_of_the_activations() -> None:
     gram, _ = second_moments(walk, at, layer, anchor, np.random.default_rng(0))
     x = np.concatenate([capture(model, b, [layer.node.input[0]])[layer.node.input[0]] for b in given])
     assert np.allclose(gram, (x - x.mean(axis=0)).T @ (x - x.mean(axis=0)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_units_that_go_together_cost_what_they_cost_one_by_one(each: int) -> None:
+    found, gone = reader(3, 8, each), np.array([5, 2, 7])
+    together, alone = Surgeon.of(found), Surgeon.of(found)
+    costs = together.remove(gone)
+    assert np.allclose(costs, [float(alone.remove(np.array([u]))[0]) for u in gone])
+    assert np.allclose(together.inverse, alone.inverse) and np.allclose(together.matrix, alone.matrix)
+    assert costs.sum() == pytest.approx(left(found, gone))
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+def test_a_square_gemm_is_read_along_its_inputs(turned: int) -> None:
+    """The layer behind each group reads it, however the weight lies."""
+    net = graphs.Net()
+    h = "x"
+    for name, out, into in (("a", 8, 6), ("b", 8, 8), ("c", 5, 8)):
+        shape = (out, into) if turned else (into, out)
+        h = net.op("Gemm", [h, net.weight(f"{name}.w", *shape), net.weight(f"{name}.b", out)], name, transB=turned)
+        h = net.op("Relu", [h], f"{name}.r") if name != "c" else h
+    net.op("Identity", [h], "y")
+    dependencies = graphs.traced(net.model(["N", 6], ["N", 5]))
+    assert [g.name for g in dependencies.groups] == ["a.w", "b.w"]
+    assert readers_by_group(dependencies) == {0: 1, 1: 1}
+    owners = {layer.node.name: groups for _, layer, _, groups in layers(dependencies)}
+    assert owners == {"b": [0], "c": [1]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import onnx
 import pytest
@@ -97,3 +99,82 @@ def test_the_same_seed_gives_the_same_weights_however_little_memory_there_is() -
     pruned, given = rewrite(dependencies, removed), batches(dependencies)
     one, other = (recover(dependencies, removed, pruned, given, memory=m) for m in (2**31, 0))
     assert all(np.array_equal(one.model.weights[n], other.model.weights[n]) for n in one.model.weights)
+
+
+def one_layer(kind: str, bias: int, **attributes: object) -> Dependencies:
+    """Two matrix products; the second is of a kind."""
+    net = graphs.Net()
+    inner = net.op("Relu", [net.dense("x", "a", 8, 6)], "r")
+    net.op(kind, [inner, net.weight("b.w", 8, 5), *([net.weight("b.b", 5)] if bias else [])], "y", **attributes)
+    return graphs.traced(net.model(["N", 6], ["N", 5]))
+
+
+@pytest.mark.parametrize("bias", [0, 1])
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_the_shift_of_a_gemm_counts_beta(beta: float, bias: int) -> None:
+    dependencies = one_layer("Gemm", bias, beta=beta)
+    removed = half(dependencies)
+    pruned, fresh = rewrite(dependencies, removed), dict(random_feeds(dependencies.model, batch=64, seed=99))
+    found = recover(dependencies, removed, pruned, batches(dependencies))
+    after = error(dependencies, found.model, fresh)
+    assert after < error(dependencies, pruned, fresh) and not found.note
+    assert after == pytest.approx(found.layers[-1].after, rel=0.5)  # the report tells what there is
+
+
+def test_a_new_bias_takes_no_name_that_is_taken() -> None:
+    net = graphs.Net()
+    inner = net.op("Relu", [net.conv("x", "a", 8, 3, 3)], "r")
+    made = net.op("Conv", [inner, net.weight("b.w", 6, 8, 1, 1)], "b")
+    net.head(net.op("Add", [made, net.weight("b/bias", 6, 1, 1)], "s"), 6)
+    dependencies = graphs.traced(net.model(["N", 3, 8, 8], ["N", 5]))
+    removed = half(dependencies)
+    found = recover(dependencies, removed, rewrite(dependencies, removed), batches(dependencies))
+    onnx.checker.check_model(found.model.full())
+    assert np.array_equal(found.model.weights["b/bias"].shape, rewrite(dependencies, removed).weights["b/bias"].shape)
+
+
+def test_normalisation_over_another_axis_is_no_place_for_a_shift() -> None:
+    net = graphs.Net()
+    inner = net.op("Relu", [net.op("MatMul", ["x", net.weight("a.w", 6, 10)], "a")], "r")
+    net.op(
+        "MatMul",
+        [net.bn(net.op("MatMul", [inner, net.weight("b.w", 10, 7)], "b"), "n", 7), net.weight("c.w", 7, 4)],
+        "y",
+    )
+    dependencies = graphs.traced(net.model(["N", 7, 6], ["N", 7, 4]))
+    group = next(g for g in dependencies.groups if g.name == "a.w")
+    removed = group.units[:5]
+    pruned = rewrite(dependencies, removed)
+    found = recover(dependencies, removed, pruned, batches(dependencies))
+    assert found.layers and np.array_equal(found.model.weights["n.shift"], pruned.weights["n.shift"])
+
+
+def test_batches_of_other_sizes_may_lie_on_any_axis() -> None:
+    net = graphs.Net()
+    inner = net.op("MatMul", ["x", net.weight("a.w", 6, 10)], "a")
+    turned = net.op("Transpose", [inner], "t", perm=[1, 0, 2])
+    net.op("Transpose", [net.op("MatMul", [turned, net.weight("b.w", 10, 4)], "b")], "y", perm=[1, 0, 2])
+    dependencies = graphs.traced(net.model(["N", 3, 6], ["N", 3, 4]))
+    given = [*batches(dependencies), dict(random_feeds(dependencies.model, batch=3, seed=50))]
+    removed = half(dependencies)
+    assert recover(dependencies, removed, rewrite(dependencies, removed), given).layers
+
+
+def test_what_would_be_worse_is_not_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    dependencies = graphs.traced(graphs.chain())
+    removed = half(dependencies)
+    pruned = rewrite(dependencies, removed)
+    module = importlib.import_module("onnxprune.recover.sequential")
+    monkeypatch.setattr(module, "worse", lambda *_: True)
+    found = recover(dependencies, removed, pruned, batches(dependencies))
+    assert found.note and found.model is pruned
+    assert module.worse({"relative_l2": 0.1, "agreement": 1.0}, {"relative_l2": None, "agreement": None})
+
+
+def test_values_that_are_no_numbers_spoil_nothing() -> None:
+    dependencies = graphs.traced(graphs.chain())
+    removed = half(dependencies)
+    pruned, given = rewrite(dependencies, removed), batches(dependencies)
+    given[0]["x"][0, 0, 0, 0] = np.nan
+    found = recover(dependencies, removed, pruned, given)
+    assert all(np.isfinite(w).all() for w in found.model.weights.values())
