@@ -22,6 +22,7 @@ from onnxprune.trace import trace
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they are scripts, not a package
 
+import accuracy  # noqa: E402
 import coverage  # noqa: E402
 import large  # noqa: E402
 import latency  # noqa: E402
@@ -125,7 +126,7 @@ def test_a_resnet50_keeps_the_promises(tmp_path: Path) -> None:
         assert peaks["rewrite"] < 2.0
 
 
-@pytest.mark.parametrize("script", [li2016, scaling, large, latency, macs], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("script", [accuracy, li2016, scaling, large, latency, macs], ids=lambda s: s.__name__)
 def test_the_readme_shows_the_committed_figures(script: Any) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert script.markdown(json.loads(script.RESULTS.read_text(encoding="utf-8"))) in readme
