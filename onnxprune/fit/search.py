@@ -283,5 +283,5 @@ def fit(
     choosers = choosers_of(profiler.dependencies, scores, limits, finer=finer)
     levels = levels_of(choosers)
     table = profile(profiler, levels, seed=seed, observe=observe)
-    choices = choices_of(profiler.dependencies, profiler.terms, levels)
+    choices = choices_of(profiler.dependencies, profiler.terms, levels, additive=scores.additive)
     return Fit(original, profiler, choosers[0], choices, target, table, seed, observe).run()

@@ -30,7 +30,7 @@ def least_error(chooser: Chooser, macs: float) -> list[tuple[Ids, str]]:
     terms = terms_of(dependencies, whole_region(dependencies.model.proto.graph), limits.align)
     price = Price(terms, (terms.kind == KINDS.index("macs")).astype(np.float64))
     levels = levels_of(choosers_of(dependencies, chooser.scores, limits, finer=False), WIDTHS)
-    whole = Search.of(price, choices_of(dependencies, terms, levels), macs=0.0)
+    whole = Search.of(price, choices_of(dependencies, terms, levels, additive=True))
     fixed = cost(dependencies).macs - float(price.total(terms.dense))  # of layers that lie outside the price
     found = within(whole, macs * cost(dependencies).macs - fixed)
     if found is None:

@@ -111,7 +111,7 @@ class Search:
         known = np.stack([np.full(worth.shape, np.inf), np.zeros(worth.shape)])
         chosen, stale = np.zeros(groups, dtype=np.int64), np.ones(groups, dtype=bool)
         near = [np.flatnonzero(row) for row in both @ both.T > 0]
-        layers = sum(choices.layers)
+        layers = 0 if choices.additive else sum(choices.layers)
         return Search(
             price, choices, chosen, widths, work.total(widths), worth, local, near, known, stale, macs * layers
         )
@@ -134,7 +134,8 @@ class Search:
     @property
     def kept(self) -> float:
         """Geometric mean over all layers of the share of importance that stays."""
-        return float(np.exp(self.importance / max(1, sum(self.choices.layers))))
+        shares = [options[c].kept for options, c in zip(self.choices.levels, self.chosen, strict=True)]
+        return float(np.exp(np.average(np.log(shares), weights=self.choices.layers)))
 
     def copy(self) -> Search:
         """The same choice, to go on from."""

@@ -49,12 +49,14 @@ class Choices:
         change: Per group, what each level changes on every axis of the terms. Shapes (axes + 1, levels).
         layers: Per group, the layers whose filters go together.
         value: Per group, what each level is worth. Shapes (levels,).
+        additive: Whether that is minus an error, which the share of work that stays has no common scale with.
     """
 
     levels: Sequence[Sequence[Level]]
     change: Sequence[Floats]
     layers: Sequence[int]
     value: Sequence[Floats]
+    additive: bool = False
 
 
 def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
@@ -135,8 +137,10 @@ def changes(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[
     return found
 
 
-def choices_of(dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]]) -> Choices:
+def choices_of(
+    dependencies: Dependencies, terms: Terms, levels: Sequence[Sequence[Level]], *, additive: bool = False
+) -> Choices:
     """Everything the search needs."""
     layers = [len(group.sources) for group in dependencies.groups]
     value = [np.array([level.worth for level in options]) for options in levels]
-    return Choices(levels, changes(dependencies, terms, levels), layers, value)
+    return Choices(levels, changes(dependencies, terms, levels), layers, value, additive)

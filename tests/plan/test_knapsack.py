@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,3 +212,18 @@ def test_a_name_that_matches_nothing_and_a_model_without_groups_are_errors() -> 
     net.op("Relu", ["x"], "y")
     with pytest.raises(UnprunableError):
         levels(graphs.traced(net.model(["N", 4], ["N", 4])))
+
+
+def test_errors_are_all_that_counts_where_scores_are_errors() -> None:
+    """They share no scale with the work that stays, which would outweigh them."""
+    dependencies = graphs.traced(graphs.residual())
+    scores = replace(score(dependencies), additive=True)
+    terms = terms_of(dependencies, whole_region(dependencies.model.proto.graph), 1)
+    found = levels_of(choosers_of(dependencies, scores, Limits(), finer=False))
+    search = Search.of(Price(terms, np.ones(terms.factor.size)), choices_of(dependencies, terms, found, additive=True))
+    search.move(0, 2)
+    gone = dependencies.groups[0].units[found[0][2].removed]
+    assert search.value == pytest.approx(-scores.values[gone].sum())
+    assert search.kept == pytest.approx(
+        found[0][2].kept ** (len(dependencies.groups[0].sources) / sum(len(g.sources) for g in dependencies.groups))
+    )
