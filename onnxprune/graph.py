@@ -72,6 +72,11 @@ def captured(node: onnx.NodeProto) -> set[str]:
     return names - {""}
 
 
+def inputs_of(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, in its bodies too."""
+    return [name for name in node.input if name] + sorted(captured(node))
+
+
 def replace_nodes(graph: onnx.GraphProto, kept: Iterable[onnx.NodeProto]) -> None:
     """Leave only `kept` in the graph, in that order."""
     copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxprune.calibrate.walk import reads
+from onnxprune.graph import inputs_of
 from onnxprune.model import Array, Model
 from onnxprune.shapes import attribute
 
@@ -38,7 +38,7 @@ def readers_of(model: Model) -> dict[str, list[onnx.NodeProto | None]]:
     """Tensor -> the nodes that read it; None stands for the caller, who reads the model's outputs."""
     found: dict[str, list[onnx.NodeProto | None]] = {o.name: [None] for o in model.proto.graph.output}
     for node in model.proto.graph.node:
-        for name in reads(node):
+        for name in set(inputs_of(node)):
             found.setdefault(name, []).append(node)
     return found
 
@@ -70,11 +70,7 @@ def anchor_of(
 def scaling(node: onnx.NodeProto, name: str, channels: int, axis: int, model: Model) -> Floats | None:
     """What a node multiplies each channel of tensor `name` by, if that and a shift is all it does."""
     if node.op_type == "BatchNormalization" and node.input[0] == name and axis == 1:
-        held = [model.weights.get(i) for i in node.input[1:5]]
-        if any(a is None for a in held) or attribute(node, "training_mode", 0):
-            return None
-        gamma, _, _, variance = (np.asarray(a, dtype=np.float64) for a in held)
-        return np.asarray(gamma / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5))))
+        return normalisation(node, model)
     if node.op_type not in ("Mul", "Div", "Add", "Sub") or node.input[0] == node.input[1]:
         return None
     other = model.weights.get(node.input[1] if node.input[0] == name else node.input[0])
@@ -85,6 +81,15 @@ def scaling(node: onnx.NodeProto, name: str, channels: int, axis: int, model: Mo
     if node.op_type == "Mul":
         return vector
     return None if node.input[1] == name or (vector == 0).any() else 1 / vector
+
+
+def normalisation(node: onnx.NodeProto, model: Model) -> Floats | None:
+    """What a BatchNormalization multiplies each channel by; None where it is not stored, or differs by batch."""
+    held = [model.weights.get(i) for i in node.input[1:5]]
+    if any(a is None for a in held) or attribute(node, "training_mode", 0):
+        return None
+    gamma, _, _, variance = (np.asarray(a, dtype=np.float64) for a in held)
+    return np.asarray(gamma / np.sqrt(variance + float(attribute(node, "epsilon", 1e-5))))
 
 
 def by_channel(array: Array, channels: int, axis: int, shape: Sequence[object] | None) -> Floats | None:

@@ -6,6 +6,7 @@ There a layer of `groups` groups multiplies `inputs` (groups, K) by `matrix` (gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +49,33 @@ class Contraction:
         return self.weight.shape[2:] if self.convolves else ()
 
     @property
+    def axis(self) -> int:
+        """The axis of the output's channels."""
+        return 1 if self.convolves else -1
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """That of `matrix`: groups, inputs of one group at one site (channels x kernel), its outputs."""
+        first, second = self.weight.shape[:2]
+        if self.node.op_type == "Conv":
+            return self.groups, self.weight[0].size, first // self.groups
+        if self.node.op_type == "ConvTranspose":
+            return self.groups, first // self.groups * math.prod(self.kernel), second
+        return (1, second, first) if attribute(self.node, "transB", 0) else (1, first, second)
+
+    @property
     def columns(self) -> int:
-        """Inputs of one group at one site: channels x kernel."""
-        return int(self.matrix.shape[1])
+        """Inputs of one group at one site."""
+        return self.shape[1]
+
+    @property
+    def channels(self) -> int:
+        """Outputs of all groups."""
+        return self.groups * self.shape[2]
+
+    def share(self, output: Array, batches: int, enough: float) -> float:
+        """The share of the sites of so many batches with outputs like this that comes to `enough` sites."""
+        return min(1.0, float(enough / max(1.0, output.size / output.shape[self.axis] * batches)))
 
     @property
     def matrix(self) -> Floats:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+COLUMNS = 6_000  # inputs of a group above which a Gram matrix is too large to form
 
 
 @dataclass(eq=False)

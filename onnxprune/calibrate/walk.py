@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.graph import captured
+from onnxprune.graph import inputs_of
 from onnxprune.model import Array, Model, bare
 from onnxprune.runtime import Feeds, run, session
 from onnxprune.runtime.sessions import Parts, Session
@@ -40,7 +40,7 @@ class Walk:
         self.nodes = list(model.proto.graph.node)
         self.live: list[dict[str, Array]] = [dict(batch) for batch in batches]
         self.made = {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
-        self.last = {name: i for i, node in enumerate(self.nodes) for name in reads(node)}
+        self.last = {name: i for i, node in enumerate(self.nodes) for name in inputs_of(node)}
         self.shelf = Shelf(memory)
 
     def change(self, weights: Mapping[str, Array]) -> None:
@@ -77,7 +77,7 @@ class Walk:
 
     def piece(self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str]) -> Session:
         """A session over some nodes, from what is live to what is wanted."""
-        read = set().union(*(reads(node) for node in nodes))
+        read = {name for node in nodes for name in inputs_of(node)}
         graph = onnx.GraphProto(name="piece", node=nodes)
         for name in sorted(read & set(self.live[0])):
             array = self.live[0][name]
@@ -113,8 +113,3 @@ class Shelf:
         self.files += 1
         np.save(path, array)
         return np.asanyarray(np.load(path, mmap_mode="r"))
-
-
-def reads(node: onnx.NodeProto) -> set[str]:
-    """Every tensor a node reads, those of its bodies included."""
-    return {name for name in node.input if name} | captured(node)

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
-from onnxprune.calibrate.moments import finite
+from onnxprune.calibrate.moments import COLUMNS, finite
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.importance.criteria import Floats, Scores, score
 from onnxprune.labels import Ids
@@ -30,7 +29,6 @@ from onnxprune.trace import Dependencies, Group
 RECONSTRUCTION = "reconstruction"
 ROWS, FEW = 40, 10_000  # sites for each input of a layer, and at least, if there are so many
 RIDGE = 1e-3  # of the mean square of an input
-COLUMNS = 6_000  # inputs of a layer above which its Gram matrix is not formed
 TINY = 1e-12  # of the trace of a block: keeps its factor real where rounding would not
 STEPS = 64  # eliminations of a group, at most: wider groups lose several units in each
 Observer = Callable[[str, float], None]
@@ -89,12 +87,11 @@ def reconstruction(
 
 def layers(dependencies: Dependencies) -> Iterator[tuple[int, Contraction, Ids, list[int]]]:
     """Every layer that reads groups: its node's number, itself, the unit of each input, the groups' numbers."""
-    owners = owner(dependencies)
     for at, node in enumerate(dependencies.model.proto.graph.node):
         layer = contraction_of(node, dependencies.model)
         if not isinstance(layer, str) and layer.groups == 1 and layer.columns <= COLUMNS:
             units = inputs_of(dependencies, node, layer)
-            if groups := np.unique(owners[units[units >= 0]]).tolist():
+            if groups := np.unique(dependencies.owner[units[units >= 0]]).tolist():
                 yield at, layer, units, groups
 
 
@@ -110,8 +107,7 @@ def readers(
     model, read_by = dependencies.model, readers_of(dependencies.model)
     for at, layer, units, groups in layers(dependencies):
         observe("score", at / len(walk.nodes))
-        axis, outputs = 1 if layer.convolves else -1, layer.matrix.shape[2]
-        anchor = anchor_of(layer.node.output[0], outputs, axis, model, read_by)
+        anchor = anchor_of(layer.node.output[0], layer.channels, layer.axis, model, read_by)
         gram, matrix = second_moments(walk, at, layer, anchor, rng)
         inverse = inverted(gram)
         for g in groups:
@@ -141,12 +137,10 @@ def second_moments(
     walk: Walk, at: int, layer: Contraction, anchor: Anchor, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """The Gram matrix of what a layer reads, means taken out, and its weights as `Reader` has them."""
-    moments, share = Moments.empty(1, layer.columns, layer.matrix.shape[2]), None
+    moments, share = Moments.empty(*layer.shape), None
     for values in walk.values(at, [layer.node.input[0], anchor.tensor]):
         target = values[anchor.tensor]
-        if share is None:
-            places = target.size / target.shape[1 if layer.convolves else -1] * len(walk.live)
-            share = min(1.0, max(FEW, ROWS * layer.columns) / max(1.0, places))
+        share = share or layer.share(target, len(walk.live), max(FEW, ROWS * layer.columns))
         sites = layer.sites(target.shape, share, rng)
         wanted, inputs = layer.outputs(target, sites), layer.inputs(values[layer.node.input[0]], sites)
         usable = finite(wanted, inputs)
@@ -221,11 +215,3 @@ def inverted(gram: Floats) -> Floats:
     """The inverse of a Gram matrix with a ridge. Shape (K, K)."""
     scale = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
     return np.asarray(np.linalg.inv(gram + RIDGE * scale * np.eye(len(gram))), dtype=np.float64)
-
-
-def owner(dependencies: Dependencies) -> NDArray[np.int64]:
-    """Per unit, the number of its group."""
-    found = np.full(dependencies.unit_count, -1, dtype=np.int64)
-    for number, group in enumerate(dependencies.groups):
-        found[group.units] = number
-    return found

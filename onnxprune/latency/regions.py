@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.graph import captured
+from onnxprune.graph import inputs_of
 from onnxprune.runtime import Kernel
 
 NCHWC_CONV = "com.microsoft.nchwc.Conv"
@@ -96,8 +96,3 @@ def gather(graph: onnx.GraphProto, anchor: int, region: int, owner: dict[int, in
             if before is not None and before not in owner:
                 owner[before] = region
                 waiting.append(before)
-
-
-def inputs_of(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, in its bodies too."""
-    return [name for name in node.input if name] + sorted(captured(node))

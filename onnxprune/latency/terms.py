@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.cost import dense_mask, width
-from onnxprune.graph import node_name
+from onnxprune.graph import inputs_of, node_name
 from onnxprune.labels import Axis, Ids
-from onnxprune.latency.regions import Regions, inputs_of
+from onnxprune.latency.regions import Regions
 from onnxprune.rules import Product
 from onnxprune.trace import Dependencies, Mask
 
@@ -112,6 +112,11 @@ class Terms:
         """Widths of one group of a grouped convolution; a depthwise one works on all groups at once."""
         each, by = widths[self.widths[products]], np.maximum(widths[self.divisor[products]], 1.0)[:, None]
         return np.where(each > by, each / by, each)
+
+    @property
+    def macs(self) -> Floats:
+        """1 for the products that are the multiply-accumulates, 0 for the others. Shape (products,)."""
+        return np.asarray(self.kind == KINDS.index("macs"), dtype=np.float64)
 
     @cached_property
     def between(self) -> Ints:

@@ -56,6 +56,8 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
             what = "--recover" if options.recover else f"--criterion {options.criterion}"
             raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data X.npz")
         return []
+    if options.recover is False and options.criterion not in CALIBRATED:
+        return []  # nothing is fitted: `sample` reads what verification needs
     feeds = load_npz(model, options.data)
     count = min([options.samples, *(len(a) for a in feeds.values() if a.ndim)])
     found = list(batches(model, feeds, size=max(1, min(BATCH, count // FEWEST)), limit=count))

@@ -6,13 +6,10 @@ Scores that are errors (`Scores.additive`) compare between groups, so the search
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.labels import Ids
 from onnxprune.latency import Price, terms_of, whole_region
-from onnxprune.latency.terms import KINDS
 from onnxprune.plan.choose import Chooser
 from onnxprune.plan.knapsack import Search, within
 from onnxprune.plan.levels import choices_of, choosers_of, levels_of
@@ -28,7 +25,7 @@ def least_error(chooser: Chooser, macs: float) -> list[tuple[Ids, str]]:
     """
     dependencies, limits = chooser.dependencies, chooser.limits
     terms = terms_of(dependencies, whole_region(dependencies.model.proto.graph), limits.align)
-    price = Price(terms, (terms.kind == KINDS.index("macs")).astype(np.float64))
+    price = Price(terms, terms.macs)
     levels = levels_of(choosers_of(dependencies, chooser.scores, limits, finer=False), WIDTHS)
     whole = Search.of(price, choices_of(dependencies, terms, levels, additive=True))
     fixed = cost(dependencies).macs - float(price.total(terms.dense))  # of layers that lie outside the price

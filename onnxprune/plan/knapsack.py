@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.latency import Price
-from onnxprune.latency.terms import KINDS
 from onnxprune.plan.levels import Choices
 
 Floats = NDArray[np.float64]
@@ -55,8 +54,7 @@ class Work:
     @staticmethod
     def of(price: Price) -> Work:
         """Of all products that cost or count anything."""
-        macs = (price.terms.kind == KINDS.index("macs")).astype(np.float64)
-        rates = np.stack([price.ms, macs])
+        rates = np.stack([price.ms, price.terms.macs])
         return Work(price, rates).part(np.asarray(rates.any(axis=0)))
 
     def part(self, products: NDArray[np.bool_]) -> Work:

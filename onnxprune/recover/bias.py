@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnxprune.calibrate.anchors import by_channel
+from onnxprune.calibrate.anchors import by_channel, normalisation
 from onnxprune.calibrate.contraction import CONVOLUTIONS
 from onnxprune.model import Array, Model, bare
 from onnxprune.shapes import attribute
@@ -68,11 +68,10 @@ def normalised(
     images = node.op_type in CONVOLUTIONS or len(model.shapes.get(node.output[0], ())) == 2
     if after.op_type != "BatchNormalization" or after.input[0] != node.output[0] or not images:
         return None
-    gamma, beta, _, variance = (model.weights.get(i) for i in after.input[1:5])
-    if gamma is None or beta is None or variance is None or beta.size != channels or not alone(after.input[2], readers):
+    factor, beta = normalisation(after, model), model.weights.get(after.input[2])
+    if factor is None or beta is None or beta.size != channels or not alone(after.input[2], readers):
         return None
-    factor = gamma / np.sqrt(variance.astype(np.float64) + float(attribute(after, "epsilon", 1e-5)))
-    return Place(after.input[2], beta, np.asarray(factor, dtype=np.float64))
+    return Place(after.input[2], beta, factor)
 
 
 def alone(name: str, readers: Readers) -> bool:

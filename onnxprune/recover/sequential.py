@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
-from onnxprune.calibrate.moments import finite
+from onnxprune.calibrate.moments import COLUMNS, finite
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.fidelity import fidelity
 from onnxprune.graph import node_name
@@ -34,15 +34,10 @@ from onnxprune.trace import Dependencies, Mask
 HELD = 4  # one batch in so many is held out
 ROWS = 80  # sites for each input of a layer, if there are so many
 FEW = 20_000  # sites at least, if there are so many
-COLUMNS = 6_000  # inputs of a group above which the Gram matrix is not formed
 NEAR = 1e-8  # of the spread: a squared error below this is rounding
 FLAT = 1e-3  # slopes below this share of the largest carry nothing back
 WORSE = "weights left as they were: refitted, the outputs were further from the dense model's on samples held out"
 Observer = Callable[[str, float], None]
-
-
-def silent(stage: str, done: float) -> None:
-    """An observer that says nothing."""
 
 
 class Recovery:
@@ -73,10 +68,9 @@ class Recovery:
         found = contraction_of(node, self.pruned.model)
         if isinstance(found, str) or node.output[0] not in self.dense.made:
             return None
-        outputs, axis = found.matrix.shape[2] * found.groups, 1 if found.convolves else -1
         view = replace(self.pruned.model, shapes=self.dependencies.model.shapes)  # ranks are what they were
-        anchor = anchor_of(node.output[0], outputs, axis, view, self.readers)
-        place = place_of(node, outputs, view, self.readers)
+        anchor = anchor_of(node.output[0], found.channels, found.axis, view, self.readers)
+        place = place_of(node, found.channels, view, self.readers)
         if found.columns > COLUMNS:
             return self.untouched(node, anchor, f"{found.columns:,} inputs are too many for a Gram matrix")
         if len(self.readers[node.input[1]]) > 1:
@@ -105,11 +99,12 @@ class Recovery:
         self, at: int, layer: Contraction, anchor: Anchor, *, keep: bool
     ) -> tuple[Moments, Moments, tuple[Rows, Rows] | None]:
         """Moments to fit to and to judge by, and the sites themselves if they are to be kept and not too many."""
-        both, share = [Moments.empty(*layer.matrix.shape) for _ in range(2)], None
+        both, share = [Moments.empty(*layer.shape) for _ in range(2)], None
         back = np.divide(1.0, anchor.slope, out=np.zeros_like(anchor.slope), where=anchor.slope != 0)
         rows: tuple[list[Rows], list[Rows]] = ([], [])
+        enough = max(FEW, ROWS * layer.columns) * HELD / (HELD - 1)  # of those to fit to
         for b, (x, here, target) in enumerate(self.values(at, layer, anchor)):
-            share = share or self.share(layer, here)
+            share = share or layer.share(here, len(self.pruned.live), enough)
             sites = layer.sites(here.shape, share, self.rng)
             wanted, found = layer.outputs(target, sites), layer.outputs(here, sites)
             side, inputs = b % HELD == HELD - 1, layer.inputs(x, sites)
@@ -130,11 +125,6 @@ class Recovery:
         for mine, other in zip(pruned, dense, strict=True):
             target = other[anchor.tensor]
             yield mine[node.input[0]], mine[anchor.tensor], target if axes is None else take(target, axes, self.keep)
-
-    def share(self, layer: Contraction, output: Array) -> float:
-        """The share of all sites that is enough."""
-        places = output.size / output.shape[1 if layer.convolves else -1] * len(self.pruned.live)
-        return min(1.0, float(max(FEW, ROWS * layer.columns) * HELD / (HELD - 1) / max(1.0, places)))
 
     def apply(self, layer: Contraction, place: Place | None, update: Update) -> None:
         """Write the new weights and the shift."""
@@ -161,7 +151,7 @@ def recover(
     threads: int = 1,
     memory: int = MEMORY,
     seed: int = 0,
-    observe: Observer = silent,
+    observe: Observer = lambda _, __: None,
 ) -> Recovered:
     """Refit every linear layer behind what was removed.
 

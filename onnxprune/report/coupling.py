@@ -68,7 +68,7 @@ def importance(units: Ids, scores: NDArray[np.float64], gone: Mask, share: float
 
 def edges(dependencies: Dependencies) -> tuple[Edge, ...]:
     """Which group feeds which, in the order of the layers; a group that feeds itself has no edge to itself."""
-    owners = owner(dependencies)
+    owners = dependencies.owner
     names = [group.name for group in dependencies.groups]
     found: dict[tuple[str, str, bool], dict[str, None]] = {}
     for source in dependencies.sources:
@@ -94,13 +94,3 @@ def owned(owners: Ids, units: Ids) -> list[int]:
     """The groups that units belong to."""
     groups = np.unique(owners[units])
     return [int(g) for g in groups[groups >= 0]]
-
-
-def owner(dependencies: Dependencies) -> Ids:
-    """Per unit, the number of its group."""
-    found = np.full(dependencies.unit_count + len(dependencies.whole) + 1, -1, dtype=np.int64)
-    for number, group in enumerate(dependencies.groups):
-        for units in (group.units, *(rows.parents for rows in group.rows)):
-            found[units] = number
-    found[-1] = -1  # written by parents that are none
-    return found

@@ -17,7 +17,6 @@ from onnxprune.labels import Axis, Ids
 from onnxprune.model import Dim, Model
 from onnxprune.plan.document import describe
 from onnxprune.report import words
-from onnxprune.report.coupling import owner
 from onnxprune.report.data import UNPRODUCED, Frozen, frozen_axes, group_macs, macs_by_node, nodes_of, plain
 from onnxprune.rules import find
 from onnxprune.trace import Dependencies, Group
@@ -200,7 +199,7 @@ def why(dependencies: Dependencies, name: str) -> Why:
     Raises:
         ModelError: Nothing has that name.
     """
-    model, owners = dependencies.model, owner(dependencies)
+    model, owners = dependencies.model, dependencies.owner
     tensors = tensor_names(model)
     nodes = [n for n in every_node(model.proto.graph) if n.name and n.name == name]
     if name in tensors and not nodes:

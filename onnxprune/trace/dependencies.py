@@ -138,6 +138,16 @@ class Dependencies:
         return np.concatenate(list(self.whole)), np.cumsum([0, *lengths[:-1]])
 
     @cached_property
+    def owner(self) -> Ids:
+        """Per unit, the number of its group; -1 for none. Shape (unit_count + rows + 1,), as of `gone`."""
+        found = np.full(self.unit_count + len(self.whole) + 1, -1, dtype=np.int64)
+        for number, group in enumerate(self.groups):
+            for units in (group.units, *(rows.parents for rows in group.rows)):
+                found[units] = number
+        found[-1] = -1  # written by parents that are none
+        return found
+
+    @cached_property
     def meanings(self) -> Mapping[str, Meaning]:
         """Initializer -> what its integers stand for."""
         return meanings(self.model)

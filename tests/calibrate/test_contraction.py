@@ -36,6 +36,7 @@ def check(found: Contraction, x: np.ndarray, y: np.ndarray) -> None:
         mine = np.einsum("sgk,gkm->sgm", inputs, found.matrix).reshape(len(inputs), -1)
         assert wanted.shape == mine.shape and np.allclose(mine, wanted, atol=EXACT, rtol=EXACT)
     assert np.array_equal(found.tensor(found.matrix), found.weight)
+    assert found.shape == found.matrix.shape and found.channels == y.shape[found.axis]
 
 
 RNG = np.random.default_rng(0)
