@@ -25,7 +25,7 @@ from li2016 import markdown_table
 
 from onnxprune import runtime
 from onnxprune.cost import cost
-from onnxprune.importance import reconstruction, score
+from onnxprune.importance import Evidence, score
 from onnxprune.model import Model, load
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
@@ -80,7 +80,7 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS[name])))
     began = time.perf_counter()
     by_data = method.startswith("reconstruction")
-    scores = reconstruction(dependencies, batches, threads=THREADS, seed=seed) if by_data else score(dependencies)
+    scores = score(dependencies, "reconstruction" if by_data else "l1", Evidence(batches, threads=THREADS, seed=seed))
     stream = () if by_data else tuple(g.sources[0].tensor for g in dependencies.groups if len(g.sources) > 1)
     removed = plan(dependencies, scores, Target(macs=1 - cut), Limits(skip=stream)).removed(dependencies)
     model = rewrite(dependencies, removed)

@@ -42,7 +42,7 @@ from onnxprune.errors import PlanError
 from onnxprune.fit import NEAR, Fitted, fit
 from onnxprune.fit.bracket import Bracket
 from onnxprune.importance import Scores, score
-from onnxprune.importance.criteria import CRITERIA, filters
+from onnxprune.importance.norms import filters, l1_norm
 from onnxprune.model import Model, load
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
@@ -91,7 +91,7 @@ class Case:
         keep, shares = self.dependencies.keep(removed), []
         for source in self.dependencies.sources:
             if (self.dependencies.unit[source.ids] >= 0).any():
-                norms = CRITERIA["l1"](filters(self.dependencies, source))
+                norms = l1_norm(filters(self.dependencies, source))
                 shares.append(float(norms[keep[source.ids].ravel()].sum() / norms.sum()))
         return float(np.exp(np.mean(np.log(shares))))
 

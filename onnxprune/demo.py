@@ -9,8 +9,9 @@ import numpy as np
 
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import Model, load, write_atomic
-from onnxprune.pipeline import Observer, Options, Pruned, prune, silent
+from onnxprune.pipeline import Options, Pruned, prune
 from onnxprune.plan import Limits, Target
+from onnxprune.progress import Observer, silent
 from onnxprune.report import markdown
 from onnxprune.runtime import run, session
 

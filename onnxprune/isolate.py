@@ -18,6 +18,7 @@ from onnxprune.errors import OnnxpruneError, PlanError, VerificationError, debug
 from onnxprune.labels import Ids
 from onnxprune.model import Model
 from onnxprune.plan import Plan
+from onnxprune.progress import Observer, silent
 from onnxprune.rewrite import check_axes, rewrite
 from onnxprune.trace import Dependencies
 from onnxprune.verify import REMEDY, Equivalence, verify
@@ -25,7 +26,6 @@ from onnxprune.verify import REMEDY, Equivalence, verify
 TRIALS = 100  # what has not been tried by then stays whole
 UNTRIED = f"not verified: finding the groups that fail took more than {TRIALS} trials"
 
-Observer = Callable[[str, float], None]
 Replan = Callable[[Sequence[str]], Plan]
 
 
@@ -125,7 +125,7 @@ def isolate(
     *,
     threads: int = 1,
     replan: Replan | None = None,
-    observe: Observer = lambda stage, done: None,
+    observe: Observer = silent,
 ) -> Verified:
     """Rewrite and verify a plan; where that fails, find the groups at fault, and deliver the others.
 

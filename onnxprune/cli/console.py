@@ -12,8 +12,8 @@ import typer
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from onnxprune import pipeline
 from onnxprune.errors import OnnxpruneError, OutputError, debugging, described
+from onnxprune.progress import Observer, silent
 
 DISK = "check the disk's free space and permissions, and run again"
 
@@ -24,12 +24,12 @@ def show(view: RenderableType) -> None:
 
 
 @contextmanager
-def progress() -> Iterator[pipeline.Observer]:
+def progress() -> Iterator[Observer]:
     """A progress bar on standard error where that is a terminal; silence elsewhere."""
     console = Console(stderr=True)
     if not (sys.stderr.isatty() and console.is_terminal):  # rich takes a pipe for a terminal where FORCE_COLOR is set
         with interruptible():
-            yield pipeline.silent
+            yield silent
         return
     columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()]
     with interruptible(), Progress(*columns, console=console, transient=True) as bar:

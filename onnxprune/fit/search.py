@@ -29,7 +29,8 @@ from onnxprune.plan import Limits, Target
 from onnxprune.plan.choose import Chooser, assemble
 from onnxprune.plan.knapsack import Search, fastest, within
 from onnxprune.plan.levels import Choices, choices_of, choosers_of, levels_of
-from onnxprune.profile import Observer, Profiler, profile, profiler_of, removed_by, save
+from onnxprune.profile import Profiler, profile, profiler_of, removed_by, save
+from onnxprune.progress import Observer, silent
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies
@@ -96,7 +97,7 @@ class Fit:
     target: Target
     first: Table
     seed: int = 0
-    observe: Observer = lambda _, __: None
+    observe: Observer = silent
     trials: list[Trial] = field(default_factory=list)
     known: dict[bytes, Measured] = field(default_factory=dict)
     samples: dict[int, Sample] = field(default_factory=dict)
@@ -230,7 +231,7 @@ def meet(
     provider: str = "cpu",
     threads: int = 1,
     seed: int = 0,
-    observe: Observer = lambda _, __: None,
+    observe: Observer = silent,
 ) -> Fitted:
     """`fit` with what was measured of this model before, and keep what is measured now.
 
@@ -263,7 +264,7 @@ def fit(
     *,
     finer: bool = True,
     seed: int = 0,
-    observe: Observer = lambda _, __: None,
+    observe: Observer = silent,
 ) -> Fitted:
     """Find the plan that keeps most importance at a speedup or a latency, by measuring.
 

@@ -11,7 +11,7 @@ computes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,19 +19,17 @@ import onnx
 
 from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
 from onnxprune.calibrate.moments import COLUMNS, finite
-from onnxprune.calibrate.walk import MEMORY
-from onnxprune.importance.criteria import Floats, Scores, score
+from onnxprune.importance.norms import by_filter, l1_norm
+from onnxprune.importance.registry import Evidence, Floats, Scores, criterion
 from onnxprune.labels import Ids
-from onnxprune.runtime import Feeds
+from onnxprune.progress import Observer
 from onnxprune.shapes import attribute
 from onnxprune.trace import Dependencies, Group
 
-RECONSTRUCTION = "reconstruction"
 ROWS, FEW = 40, 10_000  # sites for each input of a layer, and at least, if there are so many
 RIDGE = 1e-3  # of the mean square of an input
 TINY = 1e-12  # of the trace of a block: keeps its factor real where rounding would not
 STEPS = 64  # eliminations of a group, at most: wider groups lose several units in each
-Observer = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,31 +47,17 @@ class Reader:
     columns: Ids
 
 
-def reconstruction(
-    dependencies: Dependencies,
-    batches: Sequence[Feeds],
-    *,
-    threads: int = 1,
-    memory: int = MEMORY,
-    seed: int = 0,
-    observe: Observer = lambda _, __: None,
-) -> Scores:
-    """Score every unit by what its readers lose.
+@criterion("reconstruction", needs="samples")
+def reconstruction(dependencies: Dependencies, evidence: Evidence) -> Scores:
+    """What its readers lose when all other channels make up for it: backward elimination on their Gram matrices.
 
     A group without a reader that can be described by a Gram matrix is scored by the L1 norm, scaled to its mean.
-
-    Args:
-        dependencies: A traced model.
-        batches: Calibration samples.
-        threads: Threads inside one operator.
-        memory: Bytes of activations held in memory.
-        seed: Of the sites that are drawn.
-        observe: Called with a stage's name and the share of it that is done.
+    Hassibi and Stork 1993, equation 5, for blocks of weights; El Halabi et al. 2022, arXiv 2203.04940.
     """
-    values, norms = np.full(dependencies.unit_count, np.nan), score(dependencies, "l1")
+    values, norms = np.full(dependencies.unit_count, np.nan), by_filter(dependencies, l1_norm)
     waiting, found = readers_by_group(dependencies), dict[int, list[Reader]]()
-    walk = Walk(dependencies.model, batches, threads=threads, memory=memory)
-    for g, reader in readers(dependencies, walk, np.random.default_rng(seed), observe):
+    walk = Walk(dependencies.model, evidence.samples, threads=evidence.threads, memory=evidence.memory)
+    for g, reader in readers(dependencies, walk, np.random.default_rng(evidence.seed), evidence.observe):
         found.setdefault(g, []).append(reader)
         if len(found[g]) == waiting[g]:  # Gram matrices are large: none waits longer than it must
             group = dependencies.groups[g]
@@ -82,7 +66,7 @@ def reconstruction(
         own = norms.values[group.units]
         if np.isnan(values[group.units]).all() and own.sum() > 0:
             values[group.units] = own / own.sum()
-    return Scores(RECONSTRUCTION, np.nan_to_num(values), additive=True)
+    return Scores("", np.nan_to_num(values), additive=True)
 
 
 def layers(dependencies: Dependencies) -> Iterator[tuple[int, Contraction, Ids, list[int]]]:

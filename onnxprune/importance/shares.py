@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.importance.criteria import Scores
+from onnxprune.importance.registry import Scores
 from onnxprune.trace import Dependencies, Group, Mask, Source
 
 

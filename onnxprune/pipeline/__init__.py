@@ -1,14 +1,13 @@
 """The order of the stages: plan, carry out, measure."""
 
 from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
-from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, silent
+from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver
 from onnxprune.pipeline.plans import plan_aligned
 from onnxprune.pipeline.run import apply, carry_out, prepare, prune
 from onnxprune.pipeline.widths import profile
 
 __all__ = [
     "DEFAULT_RATIO",
-    "Observer",
     "Options",
     "Pruned",
     "Receiver",
@@ -19,7 +18,6 @@ __all__ = [
     "profile",
     "prune",
     "sample",
-    "silent",
     "time_pair",
     "timing_feeds",
 ]

@@ -9,9 +9,10 @@ import numpy as np
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
 from onnxprune.errors import DataError, RuntimeUnavailable
-from onnxprune.importance import CALIBRATED
+from onnxprune.importance import criterion_of
 from onnxprune.model import Model, is_float
-from onnxprune.pipeline.options import Observer, Options
+from onnxprune.pipeline.options import Options
+from onnxprune.progress import Observer
 from onnxprune.runtime import random_feeds, run, session
 
 BATCH = 64  # samples that run together while activations are collected
@@ -50,13 +51,14 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
     Raises:
         DataError: They do not fit, or what was asked for needs more.
     """
-    asked = options.recover or options.criterion in CALIBRATED
+    fitted = options.criterion != "auto" and criterion_of(options.criterion).needs == "samples"
+    asked = options.recover or fitted
     if options.data is None:
         if asked:
             what = "--recover" if options.recover else f"--criterion {options.criterion}"
             raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data X.npz")
         return []
-    if options.recover is False and options.criterion not in CALIBRATED:
+    if options.recover is False and not fitted:
         return []  # nothing is fitted: `sample` reads what verification needs
     feeds = load_npz(model, options.data)
     count = min([options.samples, *(len(a) for a in feeds.values() if a.ndim)])

@@ -10,13 +10,8 @@ from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Report
 
-Observer = Callable[[str, float], None]
 Receiver = Callable[["Pruned"], None]
 DEFAULT_RATIO = 0.3
-
-
-def silent(stage: str, done: float) -> None:
-    """An observer that says nothing."""
 
 
 def ignore(done: Pruned) -> None:

@@ -14,8 +14,9 @@ from onnxprune.importance import Scores
 from onnxprune.isolate import Replan
 from onnxprune.model import Model
 from onnxprune.pipeline.inputs import sample, timing_feeds
-from onnxprune.pipeline.options import Observer, Options
+from onnxprune.pipeline.options import Options
 from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.progress import Observer
 from onnxprune.trace import Dependencies
 
 

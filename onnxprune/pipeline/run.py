@@ -11,15 +11,16 @@ from onnxprune.data import batches
 from onnxprune.errors import OnnxpruneError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
-from onnxprune.importance import CALIBRATED, RECONSTRUCTION, Scores, score
+from onnxprune.importance import Evidence, Scores, score
 from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
-from onnxprune.pipeline.options import DEFAULT_RATIO, Observer, Options, Pruned, Receiver, ignore, silent
+from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
+from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
 from onnxprune.report import Report, make_report
 from onnxprune.rewrite import removal
@@ -100,10 +101,9 @@ def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Option
     observe("score", 0.0)
     name = options.criterion
     if name == "auto":
-        name = RECONSTRUCTION if samples and options.recover is not False else "l1"
-    if name not in CALIBRATED:
-        return score(dependencies, name)
-    return CALIBRATED[name](dependencies, samples, threads=options.threads, seed=options.seed, observe=observe)
+        name = "reconstruction" if samples and options.recover is not False else "l1"
+    evidence = Evidence(samples, threads=options.threads, seed=options.seed, observe=observe)
+    return score(dependencies, name, evidence)
 
 
 def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:

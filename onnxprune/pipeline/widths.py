@@ -7,13 +7,14 @@ from pathlib import Path
 from onnxprune.align import width_step
 from onnxprune.importance import score
 from onnxprune.pipeline.inputs import sample, timing_feeds
-from onnxprune.pipeline.options import Observer, Options, silent
+from onnxprune.pipeline.options import Options
 from onnxprune.pipeline.run import prepare
 from onnxprune.plan import Limits
 from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import Profile, profile_of, profiler_of
 from onnxprune.profile import profile as measure_widths
 from onnxprune.profile import save as save_profile
+from onnxprune.progress import Observer, silent
 
 
 def profile(

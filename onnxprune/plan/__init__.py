@@ -1,7 +1,8 @@
 """Choose what to remove. The only place that chooses."""
 
+from onnxprune.plan.allocation import Allocation
 from onnxprune.plan.document import GroupPlan, Plan, fingerprint
 from onnxprune.plan.make import plan
 from onnxprune.plan.target import Limits, Target
 
-__all__ = ["GroupPlan", "Limits", "Plan", "Target", "fingerprint", "plan"]
+__all__ = ["Allocation", "GroupPlan", "Limits", "Plan", "Target", "fingerprint", "plan"]

@@ -21,6 +21,7 @@ from onnxprune.cost import Cost, cost
 from onnxprune.errors import PlanError, UnprunableError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
+from onnxprune.plan.allocation import Allocation
 from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
 from onnxprune.plan.rows import RowSet, Table, Way, equal, rectangular, row_sets, tabulate, whole
@@ -64,6 +65,7 @@ class Chooser:
     dependencies: Dependencies
     scores: Scores
     limits: Limits
+    allocation: Allocation | None = None
     groups: Sequence[Group] = field(init=False)
     made: dict[tuple[int, bytes], Option] = field(default_factory=dict)
 
@@ -71,7 +73,8 @@ class Chooser:
         self.groups = self.dependencies.groups
         self.forced = forced_ratios(self.dependencies, self.limits)
         self.tables: list[Table] = tabulate(self.dependencies, self.groups)
-        self.norm = [normalised(self.scores.values[g.units]) for g in self.groups]
+        same = self.scores.comparable
+        self.norm = [v if same else normalised(v) for v in (self.scores.values[g.units] for g in self.groups)]
         self.equal = [self.option(g, equal(table)) for g, table in enumerate(self.tables)]
         self.sets: dict[int, list[RowSet]] = {}
 
@@ -122,7 +125,7 @@ class Chooser:
             below = np.append(option.norm < level, False)  # the last entry is for units in no bundle
             share = below[option.way.bundle].astype(np.float64)
         else:
-            share = np.full(forced.size, level)
+            share = np.full(forced.size, self.allocation.ratio(g, level) if self.allocation else level)
         return np.where(np.isnan(forced), share, forced)
 
     def group(self, g: int, level: float) -> tuple[Ids, str]:
@@ -218,7 +221,9 @@ def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
     return forced
 
 
-def chooser_of(dependencies: Dependencies, scores: Scores, limits: Limits) -> Chooser:
+def chooser_of(
+    dependencies: Dependencies, scores: Scores, limits: Limits, allocation: Allocation | None = None
+) -> Chooser:
     """The data of a search.
 
     Raises:
@@ -226,7 +231,7 @@ def chooser_of(dependencies: Dependencies, scores: Scores, limits: Limits) -> Ch
     """
     if not dependencies.groups:
         raise UnprunableError(nothing_to_prune(dependencies), remedy="see 'onnxprune inspect' for every reason")
-    return Chooser(dependencies, scores, limits)
+    return Chooser(dependencies, scores, limits, allocation)
 
 
 def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]) -> Plan:
@@ -240,6 +245,7 @@ def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]
         **{k: v for k, v in asdict(target).items() if v is not None},
         **{k: v for k, v in asdict(chooser.limits).items() if v not in (None, ())},
         "criterion": chooser.scores.criterion,
+        **({"allocate": chooser.allocation.name} if chooser.allocation else {}),
         **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)

@@ -12,6 +12,7 @@ from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
+from onnxprune.plan.allocation import Allocation
 from onnxprune.plan.budget import least_error
 from onnxprune.plan.choose import Chooser, assemble, chooser_of
 from onnxprune.plan.document import Plan
@@ -22,7 +23,11 @@ STEPS = 24  # bisections: the ratio is known to 2**-24, far below one channel
 
 
 def plan(
-    dependencies: Dependencies, scores: Scores, target: Target | None = None, limits: Limits | None = None
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target | None = None,
+    limits: Limits | None = None,
+    allocation: Allocation | None = None,
 ) -> Plan:
     """Choose what to remove.
 
@@ -31,24 +36,25 @@ def plan(
         scores: Importance of its units.
         target: What to reach; None prunes only where `limits.layer_ratios` say so.
         limits: What may be touched.
+        allocation: How groups share the cut; None: as scores say where they are errors, else uniformly.
 
     Raises:
         UnprunableError: Nothing in the model can be removed.
         PlanError: The target is out of reach under the limits.
     """
     limits, target = limits or Limits(), target or Target()
-    chooser = chooser_of(dependencies, scores, limits)
+    chooser = chooser_of(dependencies, scores, limits, allocation)
     return assemble(chooser, target, search(chooser, target))
 
 
 def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
     """The choice that meets a target."""
-    if target.macs is not None and chooser.scores.additive:
+    if target.macs is not None and chooser.scores.additive and chooser.allocation is None:
         return least_error(chooser, target.macs)
     if target.macs is None and target.params is None:
         if target.ratio is None:
             return chooser.removal(0.0)
-        if chooser.limits.scope == "local":
+        if chooser.limits.scope == "local" and chooser.allocation is None:
             return chooser.removal(target.ratio)
     aim, measure, name = goal(chooser, target)
     low, high = 0.0, 1.0

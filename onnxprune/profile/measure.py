@@ -26,12 +26,12 @@ from onnxprune.latency import Regions, Table, Terms, fit_table, regions_of, term
 from onnxprune.latency.table import Sample
 from onnxprune.model import Model
 from onnxprune.plan.levels import Level
+from onnxprune.progress import Observer, silent
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds, Kernel, Profiled
 from onnxprune.trace import Dependencies
 
 Floats = NDArray[np.float64]
-Observer = Callable[[str, float], None]
 
 EVEN = (0.25, 0.5, 0.75, 1.0)  # models with all groups at this share of their levels
 RANDOM = 12  # models with every group at a level of its own
@@ -149,7 +149,7 @@ def removed_by(dependencies: Dependencies, levels: Sequence[Sequence[Level]], ch
 
 
 def profile(
-    profiler: Profiler, levels: Sequence[Sequence[Level]], *, seed: int = 0, observe: Observer = lambda _, __: None
+    profiler: Profiler, levels: Sequence[Sequence[Level]], *, seed: int = 0, observe: Observer = silent
 ) -> Table:
     """Measure what is left of a designed set of pruned models, and fit a table to all that was measured.
 

@@ -10,7 +10,7 @@ through (`recover.rectified`). A layer whose held-out error no penalty lowers is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from onnxprune.calibrate.walk import MEMORY
 from onnxprune.fidelity import fidelity
 from onnxprune.graph import node_name
 from onnxprune.model import Array, Model
+from onnxprune.progress import Observer, silent
 from onnxprune.recover.answer import Layer, Recovered
 from onnxprune.recover.bias import Place, attach, place_of
 from onnxprune.recover.rectified import Rows, rectified, window_of
@@ -37,7 +38,6 @@ FEW = 20_000  # sites at least, if there are so many
 NEAR = 1e-8  # of the spread: a squared error below this is rounding
 FLAT = 1e-3  # slopes below this share of the largest carry nothing back
 WORSE = "weights left as they were: refitted, the outputs were further from the dense model's on samples held out"
-Observer = Callable[[str, float], None]
 
 
 class Recovery:
@@ -151,7 +151,7 @@ def recover(
     threads: int = 1,
     memory: int = MEMORY,
     seed: int = 0,
-    observe: Observer = lambda _, __: None,
+    observe: Observer = silent,
 ) -> Recovered:
     """Refit every linear layer behind what was removed.
 

@@ -17,8 +17,9 @@ from onnxprune.align import width_step
 from onnxprune.cost import cost
 from onnxprune.errors import DataError, OnnxpruneError, PlanError
 from onnxprune.model import load, write_atomic
-from onnxprune.pipeline import Observer, Options, silent
+from onnxprune.pipeline import Options
 from onnxprune.plan import Limits
+from onnxprune.progress import Observer, silent
 from onnxprune.report import words
 from onnxprune.report.data import plain, version
 from onnxprune.report.front import Front, Point, front_csv, front_markdown

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.calibrate import Walk, anchor_of, contraction_of, readers_of
-from onnxprune.importance import reconstruction
+from onnxprune.importance import Evidence, reconstruction
 from onnxprune.importance.reconstruction import (
     Reader,
     Surgeon,
@@ -79,7 +79,7 @@ def test_a_unit_that_another_repeats_costs_nothing_and_one_that_nothing_reads_ne
 @pytest.mark.parametrize("name", graphs.ALL)
 def test_every_unit_has_a_score_and_the_same_samples_give_the_same(name: str) -> None:
     dependencies = graphs.traced(graphs.ALL[name]())
-    one, other = (reconstruction(dependencies, batches(dependencies)) for _ in range(2))
+    one, other = (reconstruction(dependencies, Evidence(batches(dependencies))) for _ in range(2))
     assert one.additive and np.array_equal(one.values, other.values)
     for group in dependencies.groups:
         assert (one.values[group.units] >= 0).all() and one.values[group.units].sum() > 0

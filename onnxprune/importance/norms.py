@@ -1,0 +1,77 @@
+"""Criteria that need the weights alone. Law: a unit's score is the sum of its filters' scores over all sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxprune.errors import ModelError
+from onnxprune.importance.registry import Evidence, Floats, Scores, criterion
+from onnxprune.model import Array
+from onnxprune.rules.integers import real
+from onnxprune.trace import Dependencies, Source
+
+
+@criterion("l1")
+def l1(dependencies: Dependencies, _: Evidence) -> Scores:
+    """Sum of absolute weights of each filter.
+
+    Li et al. 2017, arXiv 1608.08710, section 3.1.
+    """
+    return by_filter(dependencies, l1_norm)
+
+
+@criterion("l2")
+def l2(dependencies: Dependencies, _: Evidence) -> Scores:
+    """Euclidean norm of each filter.
+
+    Li et al. 2017, arXiv 1608.08710, report no noticeable difference from L1.
+    """
+    return by_filter(dependencies, l2_norm)
+
+
+def l1_norm(filters: Array) -> Floats:
+    """Sums of absolute values. (filters, elements) -> (filters,)."""
+    return np.asarray(np.abs(filters).sum(axis=1, dtype=np.float64))
+
+
+def l2_norm(filters: Array) -> Floats:
+    """Euclidean norms. (filters, elements) -> (filters,)."""
+    return np.asarray(np.sqrt(np.square(filters, dtype=np.float64).sum(axis=1)))
+
+
+def by_filter(dependencies: Dependencies, function: Callable[[Array], Floats]) -> Scores:
+    """Scores that are a function of each source's filters, summed: (filters, elements) -> (filters,).
+
+    Raises:
+        ModelError: A weight holds NaN or infinity.
+    """
+    values, each = np.zeros(dependencies.unit_count), {}
+    for source in dependencies.sources:
+        found = function(filters(dependencies, source))
+        if not np.isfinite(found).all():
+            what = f"'{source.tensor}' holds NaN or infinite weights"
+            raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
+        units = dependencies.unit[source.ids].ravel()
+        chosen = (units >= 0) & (units < dependencies.unit_count)  # the others stay, or stand for whole rows
+        np.add.at(values, units[chosen], found[chosen])
+        each[source] = found
+    return Scores("", values, each)
+
+
+def filters(dependencies: Dependencies, source: Source) -> Array:
+    """A source's weights with one row per filter, integers as the real numbers they stand for. (filters, elements).
+
+    Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first.
+    """
+    weight = dependencies.model.weights[source.tensor]
+    if weight.dtype.kind != "f":
+        weight = real(weight, dependencies.meanings.get(source.tensor))
+    axis = source.axis
+    if source.ids.ndim > 1:
+        blocks = source.ids.shape[0]
+        weight = weight.reshape(blocks, weight.shape[0] // blocks, *weight.shape[1:])
+        weight = np.moveaxis(weight, axis + 1, 1)
+        return weight.reshape(source.ids.size, -1)
+    return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
