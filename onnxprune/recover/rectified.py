@@ -127,7 +127,7 @@ def rectified(
         window.error(held.predicted(update.part, slope), held.wanted, weight),
         window.error(held.predicted(part, slope), held.wanted, weight),
     ]
-    best = int(np.argmin(errors))
+    best = int(np.argmin([e if np.isfinite(e) else np.inf for e in errors]))
     if best == 0:
         return None
     chosen = replace(update, before=errors[0], after=errors[best])

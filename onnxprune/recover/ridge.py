@@ -72,5 +72,6 @@ def penalised(moments: Moments, ridge: float) -> Floats:
     inner = np.arange(moments.gram.shape[1] - 1)
     matrix = moments.gram.copy()
     scale = moments.gram[:, inner, inner].mean(axis=1)
-    matrix[:, inner, inner] += (ridge + TINY) * np.maximum(scale, np.finfo(np.float64).tiny)[:, None]
+    scale[scale < np.finfo(np.float32).tiny] = 1.0  # nothing is read: whatever keeps the inverse finite
+    matrix[:, inner, inner] += (ridge + TINY) * scale[:, None]
     return matrix
