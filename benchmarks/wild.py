@@ -3,10 +3,10 @@
     python benchmarks/wild.py [--shared FOLDER] [--only GLOB] [--out FILE]
     python benchmarks/wild.py --markdown
 
-No images came with these models. They are shown mosaics of CIFAR-10 pictures, enlarged twice, in the range of
-values that each expects: training pictures to choose and fit by, test pictures to measure the relative L2 error of the worst output
-against the dense model's. Methods as in accuracy.py; l1 takes the same share of every group, the residual stream's too.
-An interrupted run goes on where it was.
+No images came with these models. They are shown mosaics of CIFAR-10 pictures, enlarged twice, in the range of values
+that each expects: training pictures to choose and fit by, test pictures to measure the relative L2 error of the worst
+output against the dense model's. Methods as in accuracy.py; l1 takes the same share of every group, the residual
+stream's too. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
