@@ -175,6 +175,15 @@ def test_bench_prints_a_table_or_json(model: Path, quick: None) -> None:
     assert found.code == 0 and "control" in found.words and "batch 2:" in found.words and "95%" in found.words
 
 
+def test_a_profile_that_cannot_be_made_is_refused_before_anything_is_timed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.cli.commands.time_models", lambda *_, **__: pytest.fail("timed"))
+    monkeypatch.setattr("onnxprune.gains.profiles.provider_name", lambda provider: "CUDAExecutionProvider")
+    found = onnxprune("bench", model, model, "--profile", "--ep", "cuda")
+    assert found.code == 1 and "operators cannot be timed on 'cuda'" in found.err
+
+
 def test_inspect_shows_groups_and_reasons(model: Path) -> None:
     before = snapshot(model.parent)
     found = onnxprune("inspect", model)

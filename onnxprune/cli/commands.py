@@ -55,7 +55,7 @@ from onnxprune.cli.options import (
 )
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
-from onnxprune.gains import profile_files
+from onnxprune.gains import profile_files, refuse_elsewhere
 from onnxprune.model import data_files, write_atomic
 from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
@@ -193,6 +193,8 @@ def bench(
     """Time two models against each other, interleaved in fresh processes, with an A/A control."""
     how: dict[str, Any] = {"provider": ep, "batch": batch, "threads": threads, "seed": seed, "fp16": fp16}
     how |= {"protocol": QUICK if quick else FULL, "processes": processes, "batches": parse_batches(batches)}
+    if profile:  # before minutes of timing, not after
+        refuse_elsewhere(ep)
     with progress() as observe:
         found = time_models(before, after, **how, progress=lambda p: observe("time", p))
         spent = profile_files(before, after, ep, batch, threads, seed) if profile else None

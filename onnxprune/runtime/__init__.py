@@ -1,5 +1,6 @@
 """The only door to onnxruntime: sessions, running, inner tensors, made-up inputs, the machine."""
 
+from onnxprune.runtime.accelerators import assigned, trivial
 from onnxprune.runtime.execute import bound_runner, capture, optimised_ops, run, runner, signature
 from onnxprune.runtime.feeds import random_feeds
 from onnxprune.runtime.kernels import Kernel, Profiled
@@ -15,6 +16,7 @@ __all__ = [
     "Session",
     "Source",
     "Weighted",
+    "assigned",
     "bound_runner",
     "capture",
     "clocks",
@@ -29,4 +31,5 @@ __all__ = [
     "session",
     "signature",
     "store",
+    "trivial",
 ]
