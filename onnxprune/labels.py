@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,23 @@ def components(count: int, a: Ids, b: Ids) -> Ids:
         np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
         while not np.array_equal(halved := parent[parent], parent):
             parent = halved
+
+
+def zero(array: NDArray[Any], axes: Axes, keep: NDArray[np.bool_]) -> NDArray[Any]:
+    """The array with every removed index set to zero. Shape: the dense one."""
+    out = array.copy()
+    for k, axis in enumerate(axes):
+        if axis.ids is None or keep[axis.ids].all():
+            continue
+        moved = np.moveaxis(out, k, 0)
+        if not axis.by:
+            moved[~keep[axis.ids]] = 0
+            continue
+        own = axis.by[0]
+        for block, rows in enumerate(np.split(np.arange(array.shape[own]), axis.ids.shape[0])):
+            part = out[(slice(None),) * own + (slice(rows[0], rows[-1] + 1),)]
+            np.moveaxis(part, k, 0)[~keep[axis.ids[block]]] = 0
+    return out
 
 
 def varies(ids: Ids) -> list[int]:

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxprune.errors import PlanError
 from onnxprune.graph import every_graph, every_node, replace_nodes, subgraphs
-from onnxprune.labels import Axes, Axis
+from onnxprune.labels import Axes, Axis, zero
 from onnxprune.model import Array, Model, Shape, bare
 from onnxprune.nested import Names
 from onnxprune.normalise import drop_dead
@@ -74,23 +74,6 @@ def take_blocks(array: Array, axes: Axes, k: int, keep: Mask) -> Array:
         if rows.size and inner.any():
             parts.append(np.compress(inner, np.take(array, rows, axis=own), axis=k))
     return np.concatenate(parts, axis=own)
-
-
-def zero(array: Array, axes: Axes, keep: Mask) -> Array:
-    """The array with every removed index set to zero. Shape: the dense one."""
-    out = array.copy()
-    for k, axis in enumerate(axes):
-        if axis.ids is None or keep[axis.ids].all():
-            continue
-        moved = np.moveaxis(out, k, 0)
-        if not axis.by:
-            moved[~keep[axis.ids]] = 0
-            continue
-        own = axis.by[0]
-        for block, rows in enumerate(np.split(np.arange(array.shape[own]), axis.ids.shape[0])):
-            part = out[(slice(None),) * own + (slice(rows[0], rows[-1] + 1),)]
-            np.moveaxis(part, k, 0)[~keep[axis.ids[block]]] = 0
-    return out
 
 
 def touched(axes: Axes, keep: Mask) -> bool:

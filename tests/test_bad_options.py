@@ -18,7 +18,7 @@ def model(tmp_path: Path) -> Path:
 # Targets and limits.
 
 
-@pytest.mark.parametrize("option", ["--ratio", "--macs", "--params"])
+@pytest.mark.parametrize("option", ["--ratio", "--macs", "--params", "--threshold"])
 @pytest.mark.parametrize("value", ["0", "1", "-1", "1.5", "nan", "inf"])
 def test_target_outside_0_and_1(option: str, value: str, model: Path) -> None:
     refused(prune(model, option, value), rf"{option} \S+ is outside \(0, 1\)", model.parent)
@@ -27,7 +27,15 @@ def test_target_outside_0_and_1(option: str, value: str, model: Path) -> None:
 OPTIONS: dict[str, tuple[list[str], str]] = {
     "two targets": (["--ratio", "0.3", "--macs", "0.5"], "--ratio and --macs contradict each other; give one target"),
     "criterion": (["--criterion", "l11"], "unknown criterion 'l11'; did you mean 'l1'"),
-    "criterion far off": (["--criterion", "taylor"], "unknown criterion 'taylor'; did you mean .*there are: .*l1"),
+    "criterion far off": (
+        ["--criterion", "taylor"],
+        "unknown criterion 'taylor'; did you mean .*see .onnxprune criteria",
+    ),
+    "a threshold beside a ratio": (
+        ["--threshold", "0.1", "--ratio", "0.3"],
+        "--ratio and --threshold contradict each other; give one target",
+    ),
+    "nothing below the threshold": (["--threshold", "0.0001"], "the plan removes nothing"),
     "scope": (["--scope", "everywhere"], "unknown scope 'everywhere'; use 'local' or 'global'"),
     "skip": (["--skip", "stam*"], "'stam.' matches no prunable layer; names look like: .*stem"),
     "layer-ratio glob": (["--layer-ratio", "b9=0.5"], "'b9' matches no prunable layer; names look like: "),
@@ -46,6 +54,12 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
 def test_options_that_cannot_be_carried_out(name: str, model: Path) -> None:
     options, pattern = OPTIONS[name]
     refused(prune(model, *options), pattern, model.parent)
+
+
+def test_scales_of_batch_normalization_that_were_folded(tmp_path: Path) -> None:
+    path = stored(graphs.grouped(), tmp_path)
+    pattern = r"no BatchNormalization scales .*fold them.*export with .*PRESERVE.*--criterion l1"
+    refused(prune(path, "--criterion", "bn-scale"), pattern, tmp_path)
 
 
 # Other commands.

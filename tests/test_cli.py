@@ -18,6 +18,7 @@ from onnxprune import pipeline
 from onnxprune.bench import bench
 from onnxprune.cli import commands
 from onnxprune.errors import RuntimeUnavailable
+from onnxprune.importance import CRITERIA
 from onnxprune.plan import Plan
 from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
@@ -26,7 +27,7 @@ SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed --threads --plan-out P.json "
     "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
-    "--latency-ms T --best-effort --json",
+    "--threshold --latency-ms T --best-effort --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
     "--html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
@@ -34,6 +35,7 @@ SYNOPSIS = {
     "--json",
     "profile": "IN.onnx --output -o T.json --ep --threads --batch --align --through-norms --fresh --json",
     "ops": "--markdown",
+    "criteria": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
     "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
     "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite "
@@ -55,6 +57,7 @@ DEFAULTS = {
     "bench": ["default: cpu", "default: 1"],
     "profile": ["default: cpu", "default: auto", "default: 1"],
     "ops": [],
+    "criteria": [],
     "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
     "demo": ["default: onnxprune-demo"],
 }
@@ -207,6 +210,13 @@ def test_ops_lists_the_rules() -> None:
     assert table.code == text.code == 0
     for operator in ("Conv", "Gemm", "Concat", "BatchNormalization", "Reshape"):
         assert operator in table.words and f"| {operator} |" in text.out
+
+
+def test_criteria_lists_the_registry() -> None:
+    table, text = onnxprune("criteria"), onnxprune("criteria", "--markdown")
+    assert table.code == text.code == 0
+    for name, entry in CRITERIA.items():
+        assert name in table.words and f"| {name} | {entry.needs} |" in text.out
 
 
 def test_a_process_in_a_pipe_prints_json_alone_and_no_progress(model: Path) -> None:

@@ -12,10 +12,11 @@ from onnx import TensorProto, helper
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
+from onnxprune.labels import zero
 from onnxprune.model import Array, Model, check, load, save
 from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
-from onnxprune.rewrite import Removal, masked, removal, rewrite, take, zero
+from onnxprune.rewrite import Removal, masked, removal, rewrite, take
 from onnxprune.runtime import capture, random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
 from tests import graphs

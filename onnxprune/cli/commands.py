@@ -48,6 +48,7 @@ from onnxprune.cli.options import (
     Speedup,
     Strict,
     Threads,
+    Threshold,
     ThroughNorms,
     parse_align,
     parse_batches,
@@ -59,6 +60,7 @@ from onnxprune.gains import profile_files, refuse_elsewhere
 from onnxprune.model import data_files, write_atomic
 from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
+from onnxprune.report import criteria as criteria_table
 from onnxprune.report import html as webpage
 from onnxprune.report import inspection, markdown, operators, terminal, words
 from onnxprune.report.data import version
@@ -98,6 +100,7 @@ def prune(
     params: Params = None,
     speedup: Speedup = None,
     latency_ms: LatencyMs = None,
+    threshold: Threshold = None,
     criterion: Criterion = "auto",
     scope: Scope = "local",
     align: Align = "auto",
@@ -124,7 +127,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
-    target = requested(ratio, macs, params, speedup, latency_ms)
+    target = requested(ratio, macs, params, speedup, latency_ms, threshold)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
@@ -241,6 +244,17 @@ def ops(
         typer.echo(operators.ops_markdown())
     else:
         show(terminal.ops_view())
+
+
+@app.command()
+def criteria(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+) -> None:
+    """List the criteria of --criterion: what each needs, what it computes, and where it was published."""
+    if as_markdown:
+        typer.echo(criteria_table.criteria_markdown())
+    else:
+        show(criteria_table.criteria_view())
 
 
 @app.command()

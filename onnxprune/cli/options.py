@@ -12,6 +12,13 @@ Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="W
 Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
 Macs = Annotated[float | None, typer.Option(help="Share of multiply-accumulates to keep, in (0, 1).")]
 Params = Annotated[float | None, typer.Option(help="Share of parameters to keep, in (0, 1).")]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Remove filters that score less than this share of their layer's highest score, in (0, 1): for models "
+        "trained to sparsity. With --scope global, of the model's highest."
+    ),
+]
 Speedup = Annotated[
     float | None, typer.Option(metavar="S", help="Speedup to reach on this machine, measured: 2 is half the time.")
 ]
@@ -26,9 +33,9 @@ Ep = Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Execution pr
 Criterion = Annotated[
     str,
     typer.Option(
-        metavar="auto|l1|l2|reconstruction",
-        help="How filters are ranked: by their norm, or by what their readers lose on --data when all others make up "
-        "for it (reconstruction). auto: reconstruction with --data, else l1.",
+        metavar="NAME",
+        help="How filters are ranked; 'onnxprune criteria' lists all. auto: reconstruction, what their readers lose on "
+        "--data when all others make up for it; without --data, l1.",
     ),
 ]
 Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.importance.registry import Evidence, Floats, Scores, criterion
+from onnxprune.labels import Axis, zero
 from onnxprune.model import Array
 from onnxprune.rules.integers import real
-from onnxprune.trace import Dependencies, Source
+from onnxprune.trace import Dependencies, Mask, Source
 
 
 @criterion("l1")
@@ -26,7 +27,7 @@ def l1(dependencies: Dependencies, _: Evidence) -> Scores:
 def l2(dependencies: Dependencies, _: Evidence) -> Scores:
     """Euclidean norm of each filter.
 
-    Li et al. 2017, arXiv 1608.08710, report no noticeable difference from L1.
+    Li et al. 2017, arXiv 1608.08710, section 3.1, report no noticeable difference from L1.
     """
     return by_filter(dependencies, l2_norm)
 
@@ -41,15 +42,26 @@ def l2_norm(filters: Array) -> Floats:
     return np.asarray(np.sqrt(np.square(filters, dtype=np.float64).sum(axis=1)))
 
 
-def by_filter(dependencies: Dependencies, function: Callable[[Array], Floats]) -> Scores:
-    """Scores that are a function of each source's filters, summed: (filters, elements) -> (filters,).
+def by_filter(
+    dependencies: Dependencies,
+    function: Callable[[Array], Floats],
+    sources: Sequence[Source] | None = None,
+    keep: Mask | None = None,
+) -> Scores:
+    """Scores that are a function of each source's filters, summed.
+
+    Args:
+        dependencies: A traced model.
+        function: (filters, elements) -> (filters,).
+        sources: Whose filters count; by default all.
+        keep: Per id, whether it stays; weights that read something that does not count as zero. Shape (ids,).
 
     Raises:
         ModelError: A weight holds NaN or infinity.
     """
     values, each = np.zeros(dependencies.unit_count), {}
-    for source in dependencies.sources:
-        found = function(filters(dependencies, source))
+    for source in dependencies.sources if sources is None else sources:
+        found = function(filters(dependencies, source, keep))
         if not np.isfinite(found).all():
             what = f"'{source.tensor}' holds NaN or infinite weights"
             raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
@@ -60,18 +72,25 @@ def by_filter(dependencies: Dependencies, function: Callable[[Array], Floats]) -
     return Scores("", values, each)
 
 
-def filters(dependencies: Dependencies, source: Source) -> Array:
+def filters(dependencies: Dependencies, source: Source, keep: Mask | None = None) -> Array:
     """A source's weights with one row per filter, integers as the real numbers they stand for. (filters, elements).
 
-    Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first.
+    Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first. What
+    reads an id that is not in `keep` is zero.
     """
-    weight = dependencies.model.weights[source.tensor]
-    if weight.dtype.kind != "f":
-        weight = real(weight, dependencies.meanings.get(source.tensor))
-    axis = source.axis
+    weight, axis = stored(dependencies, source.tensor), source.axis
+    if keep is not None:
+        own = dependencies.labels[source.tensor]
+        weight = zero(weight, tuple(Axis() if k == axis else a for k, a in enumerate(own)), keep)
     if source.ids.ndim > 1:
         blocks = source.ids.shape[0]
         weight = weight.reshape(blocks, weight.shape[0] // blocks, *weight.shape[1:])
         weight = np.moveaxis(weight, axis + 1, 1)
         return weight.reshape(source.ids.size, -1)
     return np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+
+
+def stored(dependencies: Dependencies, tensor: str) -> Array:
+    """A weight, integers as the real numbers they stand for."""
+    weight = dependencies.model.weights[tensor]
+    return weight if weight.dtype.kind == "f" else real(weight, dependencies.meanings.get(tensor))

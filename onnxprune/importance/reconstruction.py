@@ -52,6 +52,7 @@ def reconstruction(dependencies: Dependencies, evidence: Evidence) -> Scores:
     """What its readers lose when all other channels make up for it: backward elimination on their Gram matrices.
 
     A group without a reader that can be described by a Gram matrix is scored by the L1 norm, scaled to its mean.
+
     Hassibi and Stork 1993, equation 5, for blocks of weights; El Halabi et al. 2022, arXiv 2203.04940.
     """
     values, norms = np.full(dependencies.unit_count, np.nan), by_filter(dependencies, l1_norm)

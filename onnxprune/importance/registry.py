@@ -3,12 +3,13 @@
     @criterion("l1")
     def l1(dependencies, evidence): ...
 
-registers one. The first line of its docstring is what `onnxprune criteria` prints; paper and equation stand below.
+registers one. `onnxprune criteria` prints the first line of its docstring, and the last paragraph: paper and equation.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.errors import DataError, PlanError
+from onnxprune.labels import Ids
 from onnxprune.model import Array
 from onnxprune.progress import Observer, silent
 from onnxprune.runtime import Feeds
@@ -25,6 +27,7 @@ from onnxprune.trace import Dependencies, Source
 
 Floats = NDArray[np.float64]
 Needs = Literal["weights", "samples", "gradients"]
+NOTHING: Ids = np.zeros(0, dtype=np.int64)  # no units
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +42,9 @@ class Scores:
         additive: Whether scores are errors, so that groups compare and what units cost together is the sum.
         comparable: Whether scores of different groups compare as they are, so that a threshold over all of them need
             not scale each by its mean.
+        unscored: Units that the criterion says nothing about; they stay.
+        why: What to note about a group that stays whole for that.
+        settings: What else the scores depend on, for the plan to tell.
     """
 
     criterion: str
@@ -46,6 +52,9 @@ class Scores:
     filters: Mapping[Source, Floats] = field(default_factory=dict)
     additive: bool = False
     comparable: bool = False
+    unscored: Ids = field(default_factory=lambda: NOTHING)
+    why: str = ""
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +68,7 @@ class Evidence:
         memory: Bytes of activations held in memory.
         seed: Of whatever is drawn.
         observe: Called with a stage's name and the share of it that is done.
+        removed: Unit numbers that a provisional plan removes, for criteria that `revise` their scores by it.
     """
 
     samples: Sequence[Feeds] = ()
@@ -67,6 +77,7 @@ class Evidence:
     memory: int = MEMORY
     seed: int = 0
     observe: Observer = silent
+    removed: Ids = field(default_factory=lambda: NOTHING)
 
 
 Function = Callable[[Dependencies, Evidence], Scores]
@@ -80,26 +91,39 @@ class Criterion:
         name: What `--criterion` takes.
         function: Gives the scores; it may leave their `criterion` empty.
         needs: What it looks at: 'weights' alone, 'samples', or 'gradients'.
+        revises: Whether scores depend on what a plan removes. They are then found twice: for a provisional plan, made
+            from the scores that it has when nothing goes, and by what that removes.
     """
 
     name: str
     function: Function
     needs: Needs
+    revises: bool = False
 
     @property
     def summary(self) -> str:
         """One line: what it computes."""
-        return (self.function.__doc__ or "").strip().splitlines()[0]
+        return self.paragraphs[0].splitlines()[0]
+
+    @property
+    def paper(self) -> str:
+        """Where it was published, with section or equation: the last paragraph of its docstring, errors aside."""
+        return " ".join([p for p in self.paragraphs if not p.startswith("Raises:")][-1].split())
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """The docstring, paragraph by paragraph."""
+        return [part.strip() for part in inspect.cleandoc(self.function.__doc__ or "").split("\n\n")]
 
 
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, needs: Needs = "weights") -> Callable[[Function], Function]:
+def criterion(name: str, needs: Needs = "weights", *, revises: bool = False) -> Callable[[Function], Function]:
     """Register a criterion."""
 
     def register(function: Function) -> Function:
-        CRITERIA[name] = Criterion(name, function, needs)
+        CRITERIA[name] = Criterion(name, function, needs, revises)
         return function
 
     return register
@@ -114,7 +138,7 @@ def criterion_of(name: str) -> Criterion:
     if name not in CRITERIA:
         near = difflib.get_close_matches(name, CRITERIA, n=1, cutoff=0.0)
         what = f"unknown criterion '{name}'"
-        raise PlanError(what, remedy=f"did you mean '{near[0]}'? there are: {', '.join(sorted(CRITERIA))}")
+        raise PlanError(what, remedy=f"did you mean '{near[0]}'? see 'onnxprune criteria' for all of them")
     return CRITERIA[name]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -10,7 +10,7 @@ from onnxprune.align import width_step
 from onnxprune.data import Feeds
 from onnxprune.errors import PlanError, VerificationError
 from onnxprune.fit import Fitted, meet
-from onnxprune.importance import Scores
+from onnxprune.importance import Scores, criterion_of
 from onnxprune.isolate import Replan
 from onnxprune.model import Model
 from onnxprune.pipeline.inputs import sample, timing_feeds
@@ -40,9 +40,26 @@ def planner(
     fixed: bool,
 ) -> Replan:
     """What makes the plan for a target, given the sources (`tensor:axis`) whose groups stay whole."""
+    observe("plan", 0.0)
     if target is not None and target.timed:
         return TimedPlans(original, dependencies, scores, target, limits, options, observe)
     return partial(plan_beside, dependencies, scores, target, limits, fixed)
+
+
+def planned(rank: Callable[..., Scores], make: Callable[[Scores], Replan]) -> tuple[Plan, Replan, Scores]:
+    """Score and plan; twice where scores depend on what a plan removes.
+
+    Args:
+        rank: Gives scores; a second time, from the first plan.
+        make: Gives what makes a plan, from scores.
+    """
+
+    def once(scores: Scores) -> tuple[Plan, Replan, Scores]:
+        replan = make(scores)
+        return replan(()), replan, scores
+
+    found = once(rank())
+    return once(rank(found[0])) if criterion_of(found[2].criterion).revises else found
 
 
 def plan_beside(

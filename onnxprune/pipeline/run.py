@@ -11,14 +11,14 @@ from onnxprune.data import batches
 from onnxprune.errors import OnnxpruneError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
-from onnxprune.importance import Evidence, Scores, score
+from onnxprune.importance import NOTHING, Evidence, Scores, score
 from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
-from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
+from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
@@ -64,10 +64,10 @@ def prune(
     step = options.align or (limits.align if limits.align > 1 else None)
     limits = replace(limits, align=step or step_for(options, observe))
     samples = calibration(original, options)
-    scores = ranked(dependencies, samples, options, observe)
-    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=step is not None)
-    observe("plan", 0.0)
-    facts = replan(()), Path(output), options, observe, receive, replan, scores, samples
+    rank = partial(ranked, dependencies, samples, options, observe)
+    how = target, limits, options, observe
+    chosen, replan, scores = planned(rank, lambda s: planner(original, dependencies, s, *how, fixed=step is not None))
+    facts = chosen, Path(output), options, observe, receive, replan, scores, samples
     return carry_out(original, dependencies, *facts)
 
 
@@ -96,20 +96,25 @@ def apply(
     return carry_out(original, dependencies, *facts, scores=scores, samples=given)
 
 
-def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer) -> Scores:
-    """The scores to plan by."""
+def ranked(
+    dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer, first: Plan | None = None
+) -> Scores:
+    """The scores to plan by; `first` is a provisional plan, if there is one."""
     observe("score", 0.0)
     name = options.criterion
     if name == "auto":
         name = "reconstruction" if samples and options.recover is not False else "l1"
-    evidence = Evidence(samples, threads=options.threads, seed=options.seed, observe=observe)
-    return score(dependencies, name, evidence)
+    removed = first.removed(dependencies) if first else NOTHING
+    how = partial(Evidence, samples, threads=options.threads, seed=options.seed, observe=observe)
+    return score(dependencies, name, how(removed=removed))
 
 
 def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
     """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
     try:
-        return score(dependencies, str(chosen.settings.get("criterion")))
+        seed = int(str(chosen.settings.get("seed", 0)))
+        evidence = Evidence(seed=seed, removed=chosen.removed(dependencies))
+        return score(dependencies, str(chosen.settings.get("criterion")), evidence)
     except OnnxpruneError:  # the report does without; the plan itself is all that counts
         return None
 

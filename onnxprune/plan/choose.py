@@ -72,6 +72,9 @@ class Chooser:
     def __post_init__(self) -> None:
         self.groups = self.dependencies.groups
         self.forced = forced_ratios(self.dependencies, self.limits)
+        self.unscored = [np.isin(group.units, self.scores.unscored) for group in self.groups]
+        for ratios, unscored in zip(self.forced, self.unscored, strict=True):
+            ratios[unscored] = 0.0
         self.tables: list[Table] = tabulate(self.dependencies, self.groups)
         same = self.scores.comparable
         self.norm = [v if same else normalised(v) for v in (self.scores.values[g.units] for g in self.groups)]
@@ -131,7 +134,7 @@ class Chooser:
     def group(self, g: int, level: float) -> tuple[Ids, str]:
         """Removed positions of a group at a level, and a note: the first way that comes near the share, or the best."""
         if (self.forced[g] == 0.0).all():
-            return np.zeros(0, dtype=np.int64), "kept whole as asked"
+            return np.zeros(0, dtype=np.int64), self.scores.why if self.unscored[g].all() else "kept whole as asked"
         share, best = self.share(g, level), None
         ratio = min(float(share.mean()), self.limits.ceiling)
         for option in self.options(g, np.minimum(share, self.limits.ceiling)):
@@ -245,6 +248,7 @@ def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]
         **{k: v for k, v in asdict(target).items() if v is not None},
         **{k: v for k, v in asdict(chooser.limits).items() if v not in (None, ())},
         "criterion": chooser.scores.criterion,
+        **chooser.scores.settings,
         **({"allocate": chooser.allocation.name} if chooser.allocation else {}),
         **({"through_norms": True} if dependencies.through_norms else {}),
     }

@@ -1,12 +1,13 @@
 """From a target to a plan. Law: of the removals a target and the limits allow, the least important units go.
 
 Targets in MACs or parameters are met by bisection over the ratio (or the global threshold); with scores that are
-errors, MACs are a budget (`plan.budget`).
+errors, MACs are a budget (`plan.budget`). A threshold is met by what lies below it (`plan.threshold`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
@@ -17,6 +18,7 @@ from onnxprune.plan.budget import least_error
 from onnxprune.plan.choose import Chooser, assemble, chooser_of
 from onnxprune.plan.document import Plan
 from onnxprune.plan.target import Limits, Target
+from onnxprune.plan.threshold import below, relative
 from onnxprune.trace import Dependencies
 
 STEPS = 24  # bisections: the ratio is known to 2**-24, far below one channel
@@ -44,11 +46,17 @@ def plan(
     """
     limits, target = limits or Limits(), target or Target()
     chooser = chooser_of(dependencies, scores, limits, allocation)
-    return assemble(chooser, target, search(chooser, target))
+    chosen = assemble(chooser, target, search(chooser, target))
+    if target.threshold is None:
+        return chosen
+    count = int((relative(chooser) < target.threshold).sum())
+    return replace(chosen, settings={**chosen.settings, "below": count})
 
 
 def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
     """The choice that meets a target."""
+    if target.threshold is not None:
+        return below(chooser, target.threshold)
     if target.macs is not None and chooser.scores.additive and chooser.allocation is None:
         return least_error(chooser, target.macs)
     if target.macs is None and target.params is None:

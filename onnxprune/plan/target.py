@@ -18,6 +18,8 @@ class Target:
         params: Share of parameters to keep, in (0, 1).
         speedup: Time of the dense model over that of the pruned one, above 1; met by `onnxprune.fit`.
         latency_ms: Milliseconds of one inference of the pruned model; met by `onnxprune.fit`.
+        threshold: Units go whose filters score less than this share of their layer's highest score, in (0, 1); with the
+            scope 'global', of the model's highest.
     """
 
     ratio: float | None = None
@@ -25,6 +27,7 @@ class Target:
     params: float | None = None
     speedup: float | None = None
     latency_ms: float | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         given = {k: v for k, v in asdict(self).items() if v is not None}
@@ -32,8 +35,11 @@ class Target:
         if len(given) > 1:
             raise PlanError(f"{' and '.join(options)} contradict each other", remedy="give one target")
         for name, value in given.items():
-            if name in ("ratio", "macs", "params") and not 0 < value < 1:
-                raise PlanError(f"--{name} {value} is outside (0, 1)", remedy=f"e.g. --{name} 0.5")
+            if name in ("ratio", "macs", "params", "threshold") and not 0 < value < 1:
+                raise PlanError(
+                    f"--{name} {value} is outside (0, 1)",
+                    remedy=f"e.g. --{name} {0.01 if name == 'threshold' else 0.5}",
+                )
         if self.speedup is not None and not 1 < self.speedup < math.inf:
             raise PlanError(f"--speedup {self.speedup} is not above 1", remedy="e.g. --speedup 2")
         if self.latency_ms is not None and not 0 < self.latency_ms < math.inf:

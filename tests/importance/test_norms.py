@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from onnxprune.errors import ModelError, PlanError
-from onnxprune.importance import CRITERIA, score
+from onnxprune.importance import score
 from onnxprune.trace import Dependencies, Group
 from tests import graphs
 
@@ -135,9 +135,8 @@ def test_half_precision_weights_are_summed_without_overflow(dtype: type) -> None
 
 @pytest.mark.parametrize(("typo", "meant"), [("l11", "l1"), ("L1", "l1"), ("L2", "l2"), ("l2norm", "l2")])
 def test_an_unknown_criterion_is_answered_with_the_nearest(typo: str, meant: str) -> None:
-    with pytest.raises(PlanError, match=f"unknown criterion '{typo}'; did you mean '{meant}'") as caught:
+    with pytest.raises(PlanError, match=f"unknown criterion '{typo}'; did you mean '{meant}'"):
         score(graphs.traced(graphs.mlp()), typo)
-    assert all(name in str(caught.value) for name in CRITERIA)
 
 
 @pytest.mark.parametrize("criterion", NORMS)

@@ -10,7 +10,7 @@ from onnxprune.errors import PlanError
 from onnxprune.plan import Target
 
 
-@pytest.mark.parametrize("name", ["ratio", "macs", "params"])
+@pytest.mark.parametrize("name", ["ratio", "macs", "params", "threshold"])
 @pytest.mark.parametrize("value", [0, 1, -0.1, 1.5, math.nan, math.inf])
 def test_shares_lie_between_0_and_1(name: str, value: float) -> None:
     with pytest.raises(PlanError, match=f"--{name} .* is outside"):
@@ -38,4 +38,5 @@ def test_two_targets_contradict_each_other() -> None:
 
 def test_only_times_are_timed() -> None:
     assert Target(speedup=2).timed and Target(latency_ms=1).timed
+    assert not Target(threshold=0.1).timed
     assert not (Target().timed or Target(ratio=0.3).timed or Target(macs=0.5).timed or Target(params=0.5).timed)
