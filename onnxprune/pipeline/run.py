@@ -16,7 +16,7 @@ from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import calibration, loss_gradients, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
@@ -102,7 +102,8 @@ def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Option
     name = options.criterion
     if name == "auto":
         name = "reconstruction" if samples and options.recover is not False else "l1"
-    evidence = Evidence(samples, threads=options.threads, seed=options.seed, observe=observe)
+    how = {"threads": options.threads, "seed": options.seed}
+    evidence = Evidence(samples, loss_gradients(options), **how, observe=observe)
     return score(dependencies, name, evidence)
 
 
