@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnxprune import runtime
+from onnxprune.importance import CRITERIA
 from tests import graphs
 from tests.contract import onnxprune
 
@@ -55,6 +56,29 @@ def test_few_samples_serve_verification_alone(files: tuple[Path, Path, Path]) ->
     assert found.code == 0 and found.json["recovery"] is None and found.json["settings"]["criterion"] == "l1"
     refused = onnxprune(*prune(files, "--ratio", "0.3", "--recover", "--overwrite"))
     assert refused.code == 1 and "too few" in refused.err
+
+
+@pytest.mark.parametrize("criterion", [name for name, entry in CRITERIA.items() if entry.needs == "samples"])
+def test_every_criterion_of_samples_makes_a_plan(files: tuple[Path, Path, Path], criterion: str) -> None:
+    found = onnxprune(*prune(files, "--macs", "0.5", "--criterion", criterion, "--no-recover"))
+    assert found.code == 0, found.err
+    assert found.json["settings"]["criterion"] == criterion and found.json["verified"]["ok"]
+
+
+@pytest.mark.parametrize("criterion", [name for name, entry in CRITERIA.items() if entry.needs == "gradients"])
+def test_every_criterion_of_gradients_makes_a_plan_without_samples(
+    files: tuple[Path, Path, Path], criterion: str
+) -> None:
+    model, _, small = files
+    rng, gradients = np.random.default_rng(1), model.with_name("g.npz")
+    tensors = onnx.load(model).graph.initializer
+    np.savez(gradients, **{t.name: rng.normal(size=(4, *t.dims)).astype(np.float32) for t in tensors})
+    asked = ["prune", str(model), "-o", str(small), "--no-bench", "--align", "1", "--json", "--macs", "0.5"]
+    found = onnxprune(*asked, "--criterion", criterion, "--gradients", str(gradients))
+    assert found.code == 0, found.err
+    assert found.json["settings"]["criterion"] == criterion and found.json["verified"]["ok"]
+    refused = onnxprune(*asked, "--gradients", str(gradients), "--overwrite")
+    assert refused.code == 1 and "'auto' does not look at gradients; " in refused.err
 
 
 @pytest.mark.parametrize("option", [("--recover",), ("--criterion", "reconstruction")])

@@ -25,6 +25,7 @@ from onnxprune.cli.options import (
     Ep,
     Folder,
     Force,
+    Gradients,
     HtmlOut,
     In,
     Json,
@@ -109,6 +110,7 @@ def prune(
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    gradients: Gradients = None,
     recover: Recover = None,
     samples: Samples = 1024,
     seed: Seed = 0,
@@ -129,9 +131,10 @@ def prune(
     """Prune a model, verify the result, and time it against the original."""
     target = requested(ratio, macs, params, speedup, latency_ms, threshold)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
-    check_side_files([model, output, data], [plan_out, report], html)
+    check_side_files([model, output, data, gradients], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
-    options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
+    told = bool(report or html)
+    options = pipeline.Options(*common, best_effort, batch, None, force, told, ep, recover, samples, gradients)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 

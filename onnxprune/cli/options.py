@@ -64,6 +64,14 @@ Data = Annotated[
         "A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
     ),
 ]
+Gradients = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="G.npz",
+        help="Gradients of the loss by initializer name, for --criterion taylor and hessian: in the shape of the "
+        "weight, or with an axis of samples before it (hessian needs that).",
+    ),
+]
 Recover = Annotated[
     bool | None,
     typer.Option(

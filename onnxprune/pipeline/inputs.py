@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, batches, load_npz
 from onnxprune.errors import DataError, RuntimeUnavailable
-from onnxprune.importance import criterion_of
-from onnxprune.model import Model, is_float
+from onnxprune.importance import CRITERIA, criterion_of, load_gradients
+from onnxprune.model import Array, Model, is_float
 from onnxprune.pipeline.options import Options
 from onnxprune.progress import Observer
 from onnxprune.runtime import random_feeds, run, session
@@ -67,6 +67,21 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
         what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"
         raise DataError(what, where=str(options.data), remedy="a few hundred unlabelled samples are enough")
     return found if len(found) >= FEWEST else []
+
+
+def loss_gradients(options: Options) -> Mapping[str, Array]:
+    """The user's gradients of the loss, each read when it is asked for; none where none are given.
+
+    Raises:
+        DataError: The file cannot be read, or the criterion looks at no gradients.
+    """
+    if options.gradients is None:
+        return {}
+    if options.criterion == "auto" or criterion_of(options.criterion).needs != "gradients":
+        names = " or ".join(sorted(name for name, entry in CRITERIA.items() if entry.needs == "gradients"))
+        what = f"criterion '{options.criterion}' does not look at gradients"
+        raise DataError(what, where=str(options.gradients), remedy=f"use --criterion {names}, or leave --gradients out")
+    return load_gradients(options.gradients)
 
 
 def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:

@@ -16,7 +16,7 @@ from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import calibration, loss_gradients, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
@@ -105,8 +105,8 @@ def ranked(
     if name == "auto":
         name = "reconstruction" if samples and options.recover is not False else "l1"
     removed = first.removed(dependencies) if first else NOTHING
-    how = partial(Evidence, samples, threads=options.threads, seed=options.seed, observe=observe)
-    return score(dependencies, name, how(removed=removed))
+    how = partial(Evidence, samples, loss_gradients(options), threads=options.threads, seed=options.seed)
+    return score(dependencies, name, how(observe=observe, removed=removed))
 
 
 def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
