@@ -25,7 +25,7 @@ class Options:
     Attributes:
         criterion: Importance criterion; auto: `reconstruction` where there are enough samples, else `l1`.
         align: Width step; None measures the one this machine rewards.
-        data: `.npz` with samples to verify, score and recover on; None draws random inputs for verification.
+        data: Samples to verify, score and recover on, see `data.read`; None draws random inputs for verification.
         seed: For random inputs and the order of timing.
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
@@ -40,6 +40,8 @@ class Options:
         ep: Execution provider to time on; verification runs on the CPU.
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
+        preprocess: How images become inputs, where the data are a folder of them, see `data.preprocess`.
+        script: A Python file with the user's metric, see `metric`; it is told, and never used to choose.
     """
 
     criterion: str = "auto"
@@ -59,6 +61,8 @@ class Options:
     ep: str = "cpu"
     recover: bool | None = None
     samples: int = 1024
+    preprocess: str | None = None
+    script: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
