@@ -28,8 +28,8 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "two targets": (["--ratio", "0.3", "--macs", "0.5"], "--ratio and --macs contradict each other; give one target"),
     "criterion": (["--criterion", "l11"], "unknown criterion 'l11'; did you mean 'l1'"),
     "criterion far off": (
-        ["--criterion", "taylor"],
-        "unknown criterion 'taylor'; did you mean .*see .onnxprune criteria",
+        ["--criterion", "hrank"],
+        "unknown criterion 'hrank'; did you mean .*see .onnxprune criteria",
     ),
     "a threshold beside a ratio": (
         ["--threshold", "0.1", "--ratio", "0.3"],

@@ -25,11 +25,12 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
-    "--skip GLOB --layer-ratio GLOB=R --data X.npz --gradients G.npz --recover --no-recover --samples --seed --threads "
-    "--plan-out P.json "
+    "--skip GLOB --layer-ratio GLOB=R --data PATH --preprocess HOW --gradients G.npz --threshold "
+    "--eval SCRIPT.py --recover --no-recover --samples --seed --threads --plan-out P.json "
     "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
-    "--threshold --latency-ms T --best-effort --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
+    "--latency-ms T --best-effort --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --data PATH --preprocess HOW --eval SCRIPT.py --recover "
+    "--no-recover --samples --force --strict --ep "
     "--html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --profile "
@@ -38,8 +39,9 @@ SYNOPSIS = {
     "ops": "--markdown",
     "criteria": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
-    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
-    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite "
+    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --preprocess HOW --recover "
+    "--no-recover --samples --seed --threads --through-norms --strict "
+    "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
     "demo": "--output",
 }
@@ -59,7 +61,7 @@ DEFAULTS = {
     "profile": ["default: cpu", "default: auto", "default: 1"],
     "ops": [],
     "criteria": [],
-    "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
+    "sweep": ["0.1:0.9:0.1", "default: loky", "default: auto", "disk that all machines share"],
     "demo": ["default: onnxprune-demo"],
 }
 

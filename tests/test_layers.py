@@ -21,16 +21,21 @@ PACKAGE = "onnxprune"
 
 # A module, or a package folder, may import only those to its left.
 ORDER = (
-    "errors progress labels graph encoding external model data shapes runtime cache nested normalise sharing "
+    "errors progress scripts labels graph encoding external model data shapes runtime cache nested normalise sharing "
     "rules trace cost calibrate importance latency align plan rewrite profile reference pieces branches "
-    "verify isolate fidelity recover bench fit gains report outputs gate pipeline sweep demo cli"
+    "verify isolate fidelity recover bench metric fit gains report outputs gate pipeline sweep demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}
 FUNCTION_LINES = 40
 COMMAND_LINES = 15
 MODULE_LINES = 400
-IMPORT_NAMES = {"protobuf": "google", "onnx-graphsurgeon": "onnx_graphsurgeon", "onnxruntime-gpu": "onnxruntime"}
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "protobuf": "google",
+    "onnx-graphsurgeon": "onnx_graphsurgeon",
+    "onnxruntime-gpu": "onnxruntime",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

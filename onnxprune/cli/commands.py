@@ -38,12 +38,14 @@ from onnxprune.cli.options import (
     Overwrite,
     Params,
     PlanOut,
+    Preprocessing,
     Ratio,
     Recover,
     ReportOut,
     Rows,
     Samples,
     Scope,
+    Script,
     Seed,
     Skip,
     Speedup,
@@ -111,6 +113,8 @@ def prune(
     rows: Rows = "auto",
     data: Data = None,
     gradients: Gradients = None,
+    preprocess: Preprocessing = None,
+    script: Script = None,
     recover: Recover = None,
     samples: Samples = 1024,
     seed: Seed = 0,
@@ -131,10 +135,10 @@ def prune(
     """Prune a model, verify the result, and time it against the original."""
     target = requested(ratio, macs, params, speedup, latency_ms, threshold)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
-    check_side_files([model, output, data, gradients], [plan_out, report], html)
+    check_side_files([model, output, data, script, gradients], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
-    told = bool(report or html)
-    options = pipeline.Options(*common, best_effort, batch, None, force, told, ep, recover, samples, gradients)
+    settings = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
+    options = replace(settings, preprocess=preprocess, script=script, gradients=gradients)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
@@ -144,6 +148,8 @@ def apply(
     plan: Annotated[Path, typer.Argument(metavar="P.json", help="A plan written by --plan-out, perhaps edited.")],
     output: Out,
     data: Data = None,
+    preprocess: Preprocessing = None,
+    script: Script = None,
     recover: Recover = None,
     samples: Samples = 1024,
     seed: Seed = 0,
@@ -158,10 +164,10 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
-    check_side_files([model, output, data, plan], [report], html)
+    check_side_files([model, output, data, plan, script], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
     settings = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
-    options = replace(settings, recover=recover, samples=samples)
+    options = replace(settings, recover=recover, samples=samples, preprocess=preprocess, script=script)
     deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 
@@ -326,5 +332,7 @@ def finish(done: pipeline.Pruned, as_json: bool) -> None:
         typer.echo(done.report.to_json(), nl=False)
     else:
         show(terminal.report_view(done.report))
+    for doubt in words.doubts(done.report.data):
+        typer.echo(f"onnxprune: warning: {words.printable(doubt)}", err=True)
     if done.report.isolated:
         typer.echo(f"onnxprune: warning: {words.printable(words.isolated(done.report.isolated))}", err=True)

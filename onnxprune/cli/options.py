@@ -59,9 +59,28 @@ Rows = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        metavar="X.npz",
-        help="Typical inputs, unlabelled, by input name, to rank filters, recover accuracy, verify and time on. "
-        "A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
+        metavar="PATH",
+        help="Typical inputs, unlabelled, to rank filters, recover accuracy, verify and time on: an .npz (X.npz) with "
+        "arrays named after the model's inputs, a folder of .npy files, a folder of images, or a Python file with "
+        "def batches(). A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
+    ),
+]
+Preprocessing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How images of --data become the model's input: a preset (imagenet, 0..1, -1..1, 0..255, caffe, clip), or "
+        "size=224,resize=256,crop=center,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,scale=255,layout=NCHW,"
+        "channels=RGB, or both. What is left out is read from the model; the report says what was done.",
+    ),
+]
+Script = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval",
+        metavar="SCRIPT.py",
+        help="Your metric, larger is better: def evaluate(run) -> float, where run({input: array}) gives "
+        "{output: array}. It is called in a process of its own for every model.",
     ),
 ]
 Gradients = Annotated[
@@ -80,8 +99,12 @@ Recover = Annotated[
         "enough samples.",
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
+Samples = Annotated[
+    int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most, spread over all.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of random inputs, of the samples taken and of the order of timing.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]

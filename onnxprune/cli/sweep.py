@@ -22,8 +22,12 @@ from onnxprune.cli.options import (
     LayerRatio,
     MaxRatio,
     NoBench,
+    Preprocessing,
+    Recover,
     Rows,
+    Samples,
     Scope,
+    Script,
     Seed,
     Skip,
     Strict,
@@ -49,24 +53,16 @@ Ratios = Annotated[
 Macs = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of multiply-accumulates to keep.")]
 Params = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of parameters to keep.")]
 Speedups = Annotated[str | None, typer.Option(metavar=FORM, help="Speedups to reach, measured one at a time.")]
-Script = Annotated[
-    Path | None,
-    typer.Option(
-        "--eval",
-        metavar="SCRIPT.py",
-        help="Your metric, larger is better: def evaluate(run) -> float, where run({input: array}) gives "
-        "{output: array}. It is called in a process of its own for every model.",
-    ),
-]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Candidates at a time. The default is one for each core, or cluster worker.")
 ]
 Backend = Annotated[
     str,
     typer.Option(
-        metavar="loky|threading|dask|ray",
-        help="Who works on candidates: processes, threads, or a cluster. On a cluster IN.onnx, DIR, --data and --eval "
-        "must be on a disk that all machines share. Timings are always taken here, alone.",
+        metavar="NAME",
+        help="Who works on candidates: processes (loky), threads (threading), or a cluster (dask, ray). On a cluster "
+        "IN.onnx, DIR, --data and --eval must be on a disk that all machines share. Timings are always taken here, "
+        "alone.",
     ),
 ]
 Scheduler = Annotated[
@@ -85,7 +81,7 @@ def sweep(
     macs: Macs = None,
     params: Params = None,
     speedups: Speedups = None,
-    criterion: Criterion = "l1",
+    criterion: Criterion = "auto",
     scope: Scope = "local",
     align: Align = "auto",
     max_ratio: MaxRatio = None,
@@ -93,6 +89,9 @@ def sweep(
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    preprocess: Preprocessing = None,
+    recover: Recover = None,
+    samples: Samples = 1024,
     seed: Seed = 0,
     threads: Threads = 1,
     through_norms: ThroughNorms = False,
@@ -111,7 +110,8 @@ def sweep(
     check_page([model, data, script], html, output)
     limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
-    options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
+    given = {"recover": recover, "samples": samples, "preprocess": preprocess}
+    options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)  # type: ignore[arg-type]
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.data import read_arrays
+from onnxprune.data.npz import read_arrays
 from onnxprune.errors import DataError
 from onnxprune.importance.norms import by_row, filters, summed
 from onnxprune.importance.registry import Evidence, Scores, criterion

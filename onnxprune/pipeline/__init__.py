@@ -1,6 +1,6 @@
 """The order of the stages: plan, carry out, measure."""
 
-from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import read_samples, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver
 from onnxprune.pipeline.plans import plan_aligned
 from onnxprune.pipeline.run import apply, carry_out, prepare, prune
@@ -17,6 +17,7 @@ __all__ = [
     "prepare",
     "profile",
     "prune",
+    "read_samples",
     "sample",
     "time_pair",
     "timing_feeds",

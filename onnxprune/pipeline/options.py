@@ -25,7 +25,7 @@ class Options:
     Attributes:
         criterion: Importance criterion; auto: `reconstruction` where there are enough samples, else `l1`.
         align: Width step; None measures the one this machine rewards.
-        data: `.npz` with samples to verify, score and recover on; None draws random inputs for verification.
+        data: Samples to verify, score and recover on, see `data.read`; None draws random inputs for verification.
         seed: For random inputs and the order of timing.
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
@@ -41,6 +41,8 @@ class Options:
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
         gradients: `.npz` with gradients of the loss, for criteria that look at them.
+        preprocess: How images become inputs, where the data are a folder of them, see `data.preprocess`.
+        script: A Python file with the user's metric, see `metric`; it is told, and never used to choose.
     """
 
     criterion: str = "auto"
@@ -61,6 +63,8 @@ class Options:
     recover: bool | None = None
     samples: int = 1024
     gradients: Path | None = None
+    preprocess: str | None = None
+    script: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from onnxprune.align import width_step
-from onnxprune.data import Feeds
+from onnxprune.data import Samples
 from onnxprune.errors import PlanError, VerificationError
 from onnxprune.fit import Fitted, meet
 from onnxprune.importance import Scores, criterion_of
@@ -36,13 +36,14 @@ def planner(
     limits: Limits,
     options: Options,
     observe: Observer,
+    samples: Samples | None = None,
     *,
     fixed: bool,
 ) -> Replan:
     """What makes the plan for a target, given the sources (`tensor:axis`) whose groups stay whole."""
     observe("plan", 0.0)
     if target is not None and target.timed:
-        return TimedPlans(original, dependencies, scores, target, limits, options, observe)
+        return TimedPlans(original, dependencies, scores, target, limits, options, observe, samples)
     return partial(plan_beside, dependencies, scores, target, limits, fixed)
 
 
@@ -110,12 +111,13 @@ class TimedPlans:
     limits: Limits
     options: Options
     observe: Observer
+    samples: Samples | None = None
     found: Fitted | None = None
 
     @cached_property
-    def feeds(self) -> Feeds:
-        """The samples that plans are timed on, and verified on afterwards."""
-        return sample(self.original, self.options)
+    def feeds(self) -> Samples:
+        """What plans are timed on, and verified on afterwards."""
+        return sample(self.original, self.options, self.samples)
 
     def __call__(self, whole: Sequence[str]) -> Plan:
         """The plan with the groups of some sources (`tensor:axis`) left whole.

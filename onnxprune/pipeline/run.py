@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from onnxprune.data import batches
+from onnxprune.data import Samples, kind_of
 from onnxprune.errors import OnnxpruneError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
 from onnxprune.importance import NOTHING, Evidence, Scores, score
 from onnxprune.isolate import Replan, isolate
+from onnxprune.metric import metric, metric_of
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import calibration, loss_gradients, sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import (
+    calibration,
+    loss_gradients,
+    read_samples,
+    sample,
+    time_pair,
+    timing_feeds,
+)
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
@@ -39,6 +47,7 @@ def prune(
     observe: Observer = silent,
     receive: Receiver = ignore,
     prepared: tuple[Model, Dependencies] | None = None,
+    data: Samples | None = None,
 ) -> Pruned:
     """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, time, save.
 
@@ -50,25 +59,23 @@ def prune(
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
         prepared: What `prepare` gave for the same file and options, if it was called before.
+        data: What `read_samples` gave for the same file and options, if it was called before.
         receive: Called with the result once it is saved, or refused for not being faster.
 
     Raises:
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
     options, limits = options or Options(), limits or Limits()
-    provider_name(options.ep)  # refuse one that is absent before any work
     target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
-    check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
-    check_weights(original, dependencies, Path(output), options.overwrite)
+    original, dependencies = opened(Path(source), Path(output), options, observe, prepared)
     step = options.align or (limits.align if limits.align > 1 else None)
     limits = replace(limits, align=step or step_for(options, observe))
-    samples = calibration(original, options)
-    rank = partial(ranked, dependencies, samples, options, observe)
-    how = target, limits, options, observe
-    chosen, replan, scores = planned(rank, lambda s: planner(original, dependencies, s, *how, fixed=step is not None))
-    facts = chosen, Path(output), options, observe, receive, replan, scores, samples
-    return carry_out(original, dependencies, *facts)
+    given = gathered(Path(source), original, options, observe, data)
+    rank = partial(ranked, dependencies, given.batches, options, observe)
+    how, fixed = (target, limits, options, observe, given.samples), step is not None
+    chosen, replan, scores = planned(rank, lambda s: planner(original, dependencies, s, *how, fixed=fixed))
+    carried = chosen, Path(output), options, observe, receive, replan, scores, given
+    return carry_out(original, dependencies, *carried)
 
 
 def apply(
@@ -86,14 +93,61 @@ def apply(
         PlanError: It was made for another model, or leaves an axis empty or rows uneven.
         OnnxpruneError: As `prune`.
     """
-    options = options or Options()
-    provider_name(options.ep)
-    check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
-    check_weights(original, dependencies, Path(output), options.overwrite)
-    scores, given = ranked_by(dependencies, chosen), calibration(original, options)
-    facts = chosen, Path(output), options, observe, receive
-    return carry_out(original, dependencies, *facts, scores=scores, samples=given)
+    options = prepared_as(replace(options or Options(), through_norms=chosen.through_norms), chosen)
+    original, dependencies = opened(Path(source), Path(output), options, observe)
+    given = gathered(Path(source), original, options, observe)
+    facts = chosen, Path(output), options, observe, receive, None, ranked_by(dependencies, chosen), given
+    return carry_out(original, dependencies, *facts)
+
+
+def opened(
+    source: Path,
+    output: Path,
+    options: Options,
+    observe: Observer,
+    prepared: tuple[Model, Dependencies] | None = None,
+) -> tuple[Model, Dependencies]:
+    """The model, loaded and traced, once nothing speaks against the output or the provider."""
+    provider_name(options.ep)  # refuse one that is absent before any work
+    check_output(source, output, options.overwrite)
+    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
+    check_weights(original, dependencies, output, options.overwrite)
+    return original, dependencies
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What the user gave, as the stages need it.
+
+    Attributes:
+        samples: Samples, all that were read.
+        batches: Those that scores and weights are fitted to; none where there are too few.
+        metric: The metric of the dense model.
+    """
+
+    samples: Samples | None = None
+    batches: Sequence[Feeds] = ()
+    metric: float | None = None
+
+
+def gathered(
+    source: Path, original: Model, options: Options, observe: Observer, samples: Samples | None = None
+) -> Given:
+    """Read the samples, unless that was done, and measure the metric: a script that fails should fail at once."""
+    samples, value = samples or read_samples(original, options, observe), None
+    batches = calibration(original, options, samples)
+    if options.script is not None:
+        observe("metric of the dense model", 0.0)
+        value = metric(options.script, source, threads=options.threads)
+    return Given(samples, batches, value)
+
+
+def prepared_as(options: Options, chosen: Plan) -> Options:
+    """Options with the preprocessing of images that a plan was made with, unless another is asked for."""
+    held = chosen.settings.get("preprocess")
+    if options.preprocess is not None or options.data is None or not isinstance(held, str):
+        return options
+    return replace(options, preprocess=held) if kind_of(options.data) == "images" else options
 
 
 def ranked(
@@ -139,23 +193,25 @@ def carry_out(
     receive: Receiver,
     replan: Replan | None = None,
     scores: Scores | None = None,
-    samples: Sequence[Feeds] = (),
+    given: Given | None = None,
 ) -> Pruned:
     """Rewrite, verify, recover, time (a plan fitted to a time has been), and save unless the timing is against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
-    in_time = replan if isinstance(replan, TimedPlans) else None
-    feeds = in_time.feeds if in_time else sample(original, options)
-    given = list(batches(original, feeds))
-    check_normalised(original, dependencies.model, given, options.threads)
-    found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
+    in_time, given = replan if isinstance(replan, TimedPlans) else None, given or Given()
+    feeds = in_time.feeds if in_time else sample(original, options, given.samples)
+    verified = list(feeds.batches(original))
+    check_normalised(original, dependencies.model, verified, options.threads)
+    found = isolate(dependencies, chosen, verified, threads=options.threads, replan=replan, observe=observe)
     if options.strict and found.isolated:
         raise not_all(found.isolated)
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
-    facts = (found.plan, found.removed, gone, found.equivalence)
+    facts = (noted(found.plan, given.samples), found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    done = refitted(Pruned(found.model, found.plan, report), dependencies, found.removed, samples, options, observe)
+    done = Pruned(found.model, facts[0], replace(report, data=given.samples.about if given.samples else None))
+    done = refitted(done, dependencies, found.removed, given.batches, options, observe)
+    done = evaluated(done, given.metric, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
     if options.time or in_time:  # a target in time is never delivered without one
         shaped = replace(original, shapes=dependencies.model.shapes)
@@ -178,6 +234,22 @@ def refitted(
     how = partial(recover, threads=options.threads, seed=options.seed, observe=observe)
     found = how(dependencies, removed, done.model, samples)
     return replace(done, model=found.model, report=replace(done.report, recovery=found))
+
+
+def noted(plan: Plan, data: Samples | None) -> Plan:
+    """The plan with the preprocessing of the images it was made or carried out with, so that it can be replayed."""
+    held = data.about.get("preprocess") if data else None
+    return replace(plan, settings={**plan.settings, "preprocess": held}) if held else plan
+
+
+def evaluated(done: Pruned, dense: float | None, options: Options, observe: Observer) -> Pruned:
+    """With the user's metric, of the model that is to be delivered."""
+    if options.script is None or dense is None:
+        return done
+    observe("metric of the pruned model", 0.0)
+    value = metric_of(options.script, done.model, threads=options.threads)
+    held = {"script": str(options.script), "before": dense, "after": value}
+    return replace(done, report=replace(done.report, metric=held))
 
 
 def delivered(done: Pruned, output: Path, observe: Observer, receive: Receiver) -> Pruned:

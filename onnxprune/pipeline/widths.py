@@ -47,7 +47,7 @@ def profile(
     """
     original, dependencies = prepare(source, observe, through_norms=through_norms)
     options = Options(seed=seed, batch=batch, threads=threads, align=align)
-    feeds = timing_feeds(original, sample(original, options), options)
+    feeds = timing_feeds(original, sample(original, options, None), options)
     step = align or width_step(provider=provider, threads=threads).step
     choosers = choosers_of(dependencies, score(dependencies), Limits(align=step), finer=align is None)
     levels = levels_of(choosers)

@@ -127,6 +127,8 @@ class Report:
         edges: Which group's channels are read by the layers of which other.
         fit: How a target in time was met, where one was given.
         recovery: How weights were refitted, where they were; what is verified is the cut before it.
+        data: What the user's samples are, see `data.Samples.about`; None where there were none.
+        metric: The user's `script`, and what it gives `before` and `after`, for the model as it is delivered.
     """
 
     model: str
@@ -149,6 +151,8 @@ class Report:
     edges: tuple[Edge, ...] = ()
     fit: Fitted | None = None
     recovery: Recovered | None = None
+    data: Mapping[str, object] | None = None
+    metric: Mapping[str, object] | None = None
 
     @property
     def kept(self) -> float | None:
@@ -197,6 +201,8 @@ class Report:
             "verdict": self.verdict,
             "gains": None if self.gains is None else self.gains.to_dict(),
             "accuracy": self.accuracy,
+            "metric": self.metric,
+            "data": self.data,
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],
             "edges": [asdict(e) for e in self.edges],

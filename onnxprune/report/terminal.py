@@ -65,12 +65,17 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
     if report.accuracy:
         right = report.accuracy["before"], report.accuracy["after"]
         yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
+    if report.metric:
+        before, after, moved = words.metric(report.metric)
+        yield "metric", canvas.text(f"{before} {canvas.arrow} {after}  {moved}")
     if report.kept is not None:
         yield "importance", canvas.text(words.importance(report.kept))
     yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
     yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
     if report.recovery:
         yield "recovered", canvas.text(words.recovery(report.recovery), "green")
+    if pictures := words.samples(report.data):
+        yield "images", canvas.text(pictures, "dim")
     if report.isolated:
         yield "left whole", canvas.text(words.isolated(report.isolated), "yellow")
     if report.latency is None:

@@ -15,7 +15,9 @@ from typing import Any
 from onnxprune import pipeline, runtime
 from onnxprune.align import width_step
 from onnxprune.cost import cost
+from onnxprune.data.hints import CONFIG
 from onnxprune.errors import DataError, OnnxpruneError, PlanError
+from onnxprune.metric import metric
 from onnxprune.model import load, write_atomic
 from onnxprune.pipeline import Options
 from onnxprune.plan import Limits
@@ -25,10 +27,9 @@ from onnxprune.report.data import plain, version
 from onnxprune.report.front import Front, Point, front_csv, front_markdown
 from onnxprune.sweep import pareto
 from onnxprune.sweep.candidates import Candidate
-from onnxprune.sweep.folder import SCHEMA, Folder, digest, file_hash, model_hash
-from onnxprune.sweep.metric import metric
+from onnxprune.sweep.folder import SCHEMA, Folder, data_hash, digest, file_hash, model_hash
 from onnxprune.sweep.pool import Pool, check_installed, spread
-from onnxprune.sweep.work import DENSE, Job, Outcome, finished, opened, quiet, stage_key, work
+from onnxprune.sweep.work import DENSE, Job, Outcome, finished, opened, quiet, samples_of, stage_key, work
 
 MACHINE = ("cpu", "simd", "cores", "onnxruntime")  # times taken where one of these differs do not compare
 
@@ -114,16 +115,19 @@ def check(source: Path, options: Options, settings: Settings) -> None:
     check_installed(settings.pool)
     if not source.is_file():
         load(source)  # knows how to say what is wrong with it
-    for path, what in ((options.data, "the data"), (settings.script, "the script of --eval")):
-        if path is not None and not path.is_file():
-            raise DataError(f"{what} is not a file", where=str(path), remedy="check the path")
+    if options.data is not None and not options.data.exists():
+        raise DataError("the data do not exist", where=str(options.data), remedy="check the path")
+    if settings.script is not None and not settings.script.is_file():
+        raise DataError("the script of --eval is not a file", where=str(settings.script), remedy="check the path")
 
 
 def sweep_key(source: Path, limits: Limits, options: Options) -> str:
     """Of all that every candidate depends on: the model's and the data's content, limits, options, version."""
     same = {k: v for k, v in asdict(options).items() if k not in ("data", "time", "overwrite", "step")}
-    data = file_hash(options.data) if options.data else ""
-    return digest([SCHEMA, version(), model_hash(source), asdict(limits), same, data])
+    data = [data_hash(options.data)] if options.data else [""]
+    if options.data and (left := source.with_name(CONFIG)).is_file():
+        data.append(file_hash(left))
+    return digest([SCHEMA, version(), model_hash(source), asdict(limits), same, *data])
 
 
 def dense_metric(source: Path, place: Folder, script: Path | None, options: Options, observe: Observer) -> float | None:
@@ -205,7 +209,7 @@ def timed(job: Job, key: str, observe: Observer) -> Timing:
     """Time one candidate now."""
     dense, _ = opened(job.source, job.options.through_norms, job.folder.key)
     try:
-        feeds = pipeline.timing_feeds(dense, pipeline.sample(dense, job.options), job.options)
+        feeds = pipeline.timing_feeds(dense, pipeline.sample(dense, job.options, samples_of(job)), job.options)
         pruned = load(job.folder.model(job.label))
         found = pipeline.time_pair(dense, pruned, feeds, job.options, observe).to_dict()
     except OnnxpruneError as error:
