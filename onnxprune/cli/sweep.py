@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Allocate,
     Criterion,
     Data,
     HtmlOut,
@@ -23,9 +25,10 @@ from onnxprune.cli.options import (
     MaxRatio,
     NoBench,
     Rows,
-    Scope,
     Seed,
+    Sensitivity,
     Skip,
+    Steps,
     Strict,
     Threads,
     ThroughNorms,
@@ -86,7 +89,9 @@ def sweep(
     params: Params = None,
     speedups: Speedups = None,
     criterion: Criterion = "l1",
-    scope: Scope = "local",
+    allocate: Allocate = "auto",
+    sensitivity: Sensitivity = None,
+    steps: Steps = 1,
     align: Align = "auto",
     max_ratio: MaxRatio = None,
     skip: Skip = None,
@@ -108,10 +113,11 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_page([model, data, script], html, output)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    check_page([model, data, script, sensitivity], html, output)
+    limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
-    options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
+    options = pipeline.Options(*common, strict=strict, through_norms=through_norms, allocate=allocate)
+    options = replace(options, sensitivity=sensitivity, steps=steps)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)

@@ -40,6 +40,9 @@ class Options:
         ep: Execution provider to time on; verification runs on the CPU.
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
+        allocate: How groups share the cut, one of `ALLOCATIONS`.
+        sensitivity: A file with the curves to allocate by; None measures them, or recalls them.
+        steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
     """
 
     criterion: str = "auto"
@@ -59,6 +62,9 @@ class Options:
     ep: str = "cpu"
     recover: bool | None = None
     samples: int = 1024
+    allocate: str = "auto"
+    sensitivity: Path | None = None
+    steps: int = 1
 
 
 @dataclass(frozen=True, eq=False)

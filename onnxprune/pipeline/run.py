@@ -16,9 +16,11 @@ from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
+from onnxprune.pipeline.allocate import Case, allocation, check_allocation
 from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
+from onnxprune.pipeline.steps import SteppedPlans, check_steps
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
@@ -56,8 +58,8 @@ def prune(
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
     options, limits = options or Options(), limits or Limits()
-    provider_name(options.ep)  # refuse one that is absent before any work
     target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
+    check_options(options, target, limits)
     check_output(Path(source), Path(output), options.overwrite)
     original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, Path(output), options.overwrite)
@@ -65,7 +67,8 @@ def prune(
     limits = replace(limits, align=step or step_for(options, observe))
     samples = calibration(original, options)
     scores = ranked(dependencies, samples, options, observe)
-    replan = planner(original, dependencies, scores, target, limits, options, observe, fixed=step is not None)
+    asked = samples, target, limits, options, observe
+    replan = replanner(original, dependencies, scores, *asked, fixed=step is not None)
     observe("plan", 0.0)
     facts = replan(()), Path(output), options, observe, receive, replan, scores, samples
     return carry_out(original, dependencies, *facts)
@@ -94,6 +97,35 @@ def apply(
     scores, given = ranked_by(dependencies, chosen), calibration(original, options)
     facts = chosen, Path(output), options, observe, receive
     return carry_out(original, dependencies, *facts, scores=scores, samples=given)
+
+
+def check_options(options: Options, target: Target | None, limits: Limits) -> None:
+    """Refuse what cannot be carried out before any work."""
+    provider_name(options.ep)
+    check_allocation(options, target)
+    check_steps(options, target, limits)
+
+
+def replanner(
+    original: Model,
+    dependencies: Dependencies,
+    scores: Scores,
+    samples: Sequence[Feeds],
+    target: Target | None,
+    limits: Limits,
+    options: Options,
+    observe: Observer,
+    *,
+    fixed: bool,
+) -> Replan:
+    """What makes the plan, at once or in rounds, given the sources (`tensor:axis`) whose groups stay whole."""
+    sharing = allocation(Case(original, dependencies, scores, limits, options, observe))
+    if options.steps > 1 and target is not None:
+        rescore = partial(ranked, samples=samples, options=options, observe=observe)
+        how = target, limits, options, sharing, samples, rescore
+        return SteppedPlans(dependencies, scores, *how, observe, fixed)
+    how_at_once = target, limits, options, observe
+    return planner(original, dependencies, scores, *how_at_once, fixed=fixed, sharing=sharing)
 
 
 def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer) -> Scores:
