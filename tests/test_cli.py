@@ -23,10 +23,10 @@ from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
 
 SYNOPSIS = {
-    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
-    "--skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed --threads --plan-out P.json "
-    "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
-    "--latency-ms T --best-effort --json",
+    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --allocate --sensitivity S.json --steps "
+    "--align auto|N --max-ratio --skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed "
+    "--threads --plan-out P.json --report R.json --no-bench --through-norms --force --overwrite --strict --ep "
+    "--html R.html --speedup S --latency-ms T --best-effort --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
     "--html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
@@ -34,17 +34,18 @@ SYNOPSIS = {
     "--json",
     "profile": "IN.onnx --output -o T.json --ep --threads --batch --align --through-norms --fresh --json",
     "ops": "--markdown",
-    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
-    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
-    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite "
-    "--html R.html --json",
+    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
+    "--steps --align auto|N --max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads "
+    "--through-norms --strict --eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray "
+    "--scheduler ADDRESS --overwrite --html R.html --json",
+    "sensitivity": "IN.onnx --data X.npz --output -o S.json --labels NAME --eval SCRIPT.py --ratios --criterion --macs "
+    "--samples --rows --seed --threads --through-norms --fresh --picture S.svg --html R.html --json",
     "demo": "--output",
 }
 DEFAULTS = {
     "prune": [
         "default is 0.3",
         "default: auto",
-        "default: local",
         "default: 1024",
         "default: 0",
         "default: 1",
@@ -56,6 +57,7 @@ DEFAULTS = {
     "profile": ["default: cpu", "default: auto", "default: 1"],
     "ops": [],
     "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
+    "sensitivity": ["0.1:0.9:0.1", "default: 0.5", "default: 1024"],
     "demo": ["default: onnxprune-demo"],
 }
 

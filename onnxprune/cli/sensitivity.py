@@ -110,7 +110,9 @@ def scored_by(script: Path | None, threads: int) -> tuple[Callable[[Model], floa
 
 
 def written(found: Curves, output: Path | None, picture: Path | None, page: Path | None) -> None:
-    """Write what was asked for."""
+    """Write what was asked for, and say what is missing."""
+    if found.macs is None:
+        typer.echo("onnxprune: no ratios are recommended: --macs cannot be met by these groups", err=True)
     if output is not None:
         as_table = output.suffix.lower() == ".csv"
         write_atomic(output, curves_csv(found) if as_table else json.dumps(found.to_dict(), indent=1) + "\n")

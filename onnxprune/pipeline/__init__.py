@@ -1,6 +1,6 @@
 """The order of the stages: plan, carry out, measure."""
 
-from onnxprune.pipeline.allocate import ALLOCATIONS
+from onnxprune.pipeline.allocate import ALLOCATIONS, check_allocation
 from onnxprune.pipeline.curves import Wanted, read_labels
 from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver
@@ -17,6 +17,7 @@ __all__ = [
     "Wanted",
     "apply",
     "carry_out",
+    "check_allocation",
     "plan_aligned",
     "prepare",
     "profile",

@@ -66,7 +66,7 @@ ALLOCATIONS: Mapping[str, Callable[[Case], Sharing | None]] = {
 }
 
 
-def check_allocation(options: Options, target: Target | None) -> None:
+def check_allocation(options: Options, target: Target | None = None) -> None:
     """Refuse an unknown allocation, or one that does not go with the target.
 
     Raises:

@@ -111,13 +111,13 @@ def identity(
     }
 
 
-def recommended(curves: Curves, dependencies: Dependencies, scores: Scores, macs: float, rows: str) -> Curves:
-    """With what each group loses when a share `macs` of the work is to stay; without, where that cannot be met."""
+def recommended(curves: Curves, dependencies: Dependencies, scores: Scores, target: Target, rows: str) -> Curves:
+    """With what each group loses to meet a target in MACs; without, where that cannot be met."""
     try:
-        found = plan(dependencies, scores, Target(macs=macs), Limits(rows=rows), by_sensitivity(curves))
+        found = plan(dependencies, scores, target, Limits(rows=rows), by_sensitivity(curves))
     except PlanError:
         return curves
-    return curves.recommending([len(g.removed) / g.channels for g in found.groups], macs)
+    return curves.recommending([len(g.removed) / g.channels for g in found.groups], target.macs or 1.0)
 
 
 def read_labels(data: Path, name: str) -> Array:

@@ -69,7 +69,6 @@ def prune(
     scores = ranked(dependencies, samples, options, observe)
     asked = samples, target, limits, options, observe
     replan = replanner(original, dependencies, scores, *asked, fixed=step is not None)
-    observe("plan", 0.0)
     facts = replan(()), Path(output), options, observe, receive, replan, scores, samples
     return carry_out(original, dependencies, *facts)
 
@@ -120,6 +119,7 @@ def replanner(
 ) -> Replan:
     """What makes the plan, at once or in rounds, given the sources (`tensor:axis`) whose groups stay whole."""
     sharing = allocation(Case(original, dependencies, scores, limits, options, observe))
+    observe("plan", 0.0)
     if options.steps > 1 and target is not None:
         rescore = partial(ranked, samples=samples, options=options, observe=observe)
         how = target, limits, options, sharing, samples, rescore

@@ -10,7 +10,7 @@ from onnxprune.pipeline.curves import Wanted, curves_of, recommended
 from onnxprune.pipeline.inputs import calibration, sample, timing_feeds
 from onnxprune.pipeline.options import Options
 from onnxprune.pipeline.run import prepare, ranked
-from onnxprune.plan import Limits
+from onnxprune.plan import Limits, Target
 from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import Profile, profile_of, profiler_of
 from onnxprune.profile import profile as measure_widths
@@ -81,8 +81,10 @@ def sensitivity(
     Raises:
         UnprunableError: Nothing in the model can be removed.
         DataError: There is no data, or it does not fit.
+        PlanError: `macs` is outside (0, 1).
     """
+    target = Target(macs=macs)
     original, dependencies = prepare(source, observe, through_norms=options.through_norms)
     scores = ranked(dependencies, calibration(original, options), options, observe)
     found = curves_of(original, dependencies, scores, options, rows, wanted, observe=observe)
-    return recommended(found, dependencies, scores, macs, rows)
+    return recommended(found, dependencies, scores, target, rows)

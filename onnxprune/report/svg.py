@@ -50,7 +50,12 @@ class Axes:
         """Values with a line across."""
         if self.logarithmic:
             return [10.0**n for n in range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)]
-        return [self.low + (self.high - self.low) * n / 5 for n in range(6)]
+        return [n * self.step for n in range(round(self.low / self.step), round(self.high / self.step) + 1)]
+
+    @property
+    def step(self) -> float:
+        """The distance of two lines: 1, 2 or 5 times a power of ten."""
+        return step_of(self.high - self.low)
 
 
 def curves_svg(curves: Curves) -> str:
@@ -66,7 +71,7 @@ def curves_svg(curves: Curves) -> str:
     body += [polyline(axes, found[g.name], colour, 2.2) for g, colour in reversed(pairs)]
     body += list(names(axes, [(g.name, found[g.name], colour) for g, colour in pairs]))
     if quiet:
-        body.append(text(WIDTH - RIGHT + 12, HEIGHT - BOTTOM, f"{words.plural(len(quiet), 'other group')} in grey"))
+        body.append(text(WIDTH - RIGHT + 12, TOP - 12, f"{words.plural(len(quiet), 'other group')} in grey"))
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><style>{STYLE}</style>'
     return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>', *body, "</svg>"]) + "\n"
 
@@ -94,7 +99,15 @@ def scale(values: Sequence[float], *, logarithmic: bool) -> Axes:
     if logarithmic:
         return Axes(LEAST, 10.0 ** max(0, math.ceil(math.log10(max([*values, LEAST])))), True)
     low, high = min(values), max(values)
-    return Axes(low, high if high > low else low + 1, False)
+    step = step_of((high - low) or abs(high) or 1.0)
+    bottom = math.floor(low / step) * step
+    return Axes(bottom, max(math.ceil(high / step), math.floor(low / step) + 1) * step, False)
+
+
+def step_of(span: float) -> float:
+    """1, 2 or 5 times a power of ten, of which about five fit into a span."""
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    return power * next((n for n in (1, 2, 5) if n * power >= span / 5), 10)
 
 
 def text(x: float, y: float, content: str, more: str = "") -> str:

@@ -75,9 +75,12 @@ class Curve:
     recommended: float | None = None
 
     @property
-    def area(self) -> float:
-        """Mean divergence over the grid: what groups are sorted by."""
-        return sum(p.divergence for p in self.points) / len(self.points) if self.points else 0.0
+    def damage(self) -> float:
+        """Mean of 1 - exp(-divergence) over the grid: what groups are sorted by. In [0, 1].
+
+        Outputs that have nothing in common any more count once, however large the number is.
+        """
+        return sum(-math.expm1(-p.divergence) for p in self.points) / max(1, len(self.points))
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class Curves:
     @property
     def ranked(self) -> list[Curve]:
         """The groups, the most sensitive first."""
-        return sorted(self.groups, key=lambda g: -g.area)
+        return sorted(self.groups, key=lambda g: -g.damage)
 
     def loss(self, point: Point) -> float:
         """All outputs' divergence as one number that nearly adds up over groups."""

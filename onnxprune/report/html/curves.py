@@ -11,7 +11,7 @@ from onnxprune.report.svg import line, shown
 from onnxprune.sensitivity import Curve, Curves, Point
 
 LOUD = 6  # curves that are named
-SHADES = ("--kept", "--lost", "--accent", "--text", "--muted")
+SHADES = ("--kept", "--removed", "--good", "--hit", "--bad", "--before")
 DASHES = ("solid", "dot", "dash", "dashdot", "longdash", "longdashdot")
 
 
@@ -37,11 +37,10 @@ def trace(curves: Curves, group: Curve, place: int) -> Json:
     told = [p for p in group.points if getattr(p, what) is not None and math.isfinite(getattr(p, what))]
     texts = [hover(group.name, "whole"), *(describe(group, p) for p in told)]
     loud = place < LOUD
-    stroke = {"color": "--kept" if loud else "--line", "width": 2 if loud else 1, "dash": DASHES[place % len(DASHES)]}
-    look = {"mode": "lines+markers", "line": stroke if loud else {**stroke, "dash": "solid"}, "showlegend": loud}
-    return points(
-        [x for x, _ in found], y, texts, name=group.name, marker={"size": 5, "color": stroke["color"]}, **look
-    )
+    colour, dash = (SHADES[place], DASHES[place]) if loud else ("--line", "solid")
+    stroke = {"color": colour, "width": 2 if loud else 1, "dash": dash}
+    look = {"mode": "lines+markers", "line": stroke, "showlegend": loud}
+    return points([x for x, _ in found], y, texts, name=group.name, marker={"size": 5, "color": colour}, **look)
 
 
 def describe(group: Curve, point: Point) -> str:
