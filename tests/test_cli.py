@@ -24,7 +24,8 @@ from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
 
 SYNOPSIS = {
-    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
+    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --allocate --sensitivity S.json "
+    "--steps --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data PATH --preprocess HOW --gradients G.npz --threshold "
     "--eval SCRIPT.py --recover --no-recover --samples --seed --threads --plan-out P.json "
     "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
@@ -38,18 +39,21 @@ SYNOPSIS = {
     "profile": "IN.onnx --output -o T.json --ep --threads --batch --align --through-norms --fresh --json",
     "ops": "--markdown",
     "criteria": "--markdown",
-    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
+    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
+    "--steps --align auto|N "
     "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --preprocess HOW --recover "
     "--no-recover --samples --seed --threads --through-norms --strict "
     "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
+    "sensitivity": "IN.onnx --data PATH --preprocess HOW --output -o S.json --labels NAME "
+    "--eval SCRIPT.py --ratios --criterion --macs "
+    "--samples --rows --seed --threads --through-norms --fresh --picture S.svg --html R.html --json",
     "demo": "--output",
 }
 DEFAULTS = {
     "prune": [
         "default is 0.3",
         "default: auto",
-        "default: local",
         "default: 1024",
         "default: 0",
         "default: 1",
@@ -62,6 +66,7 @@ DEFAULTS = {
     "ops": [],
     "criteria": [],
     "sweep": ["0.1:0.9:0.1", "default: loky", "default: auto", "disk that all machines share"],
+    "sensitivity": ["0.1:0.9:0.1", "default: 0.5", "default: 1024"],
     "demo": ["default: onnxprune-demo"],
 }
 

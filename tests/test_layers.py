@@ -23,7 +23,7 @@ PACKAGE = "onnxprune"
 ORDER = (
     "errors progress scripts labels graph encoding external model data shapes runtime cache nested normalise sharing "
     "rules trace cost calibrate importance latency align plan rewrite profile reference pieces branches "
-    "verify isolate fidelity recover bench metric fit gains report outputs gate pipeline sweep demo cli"
+    "verify isolate fidelity metric sensitivity recover bench fit gains report outputs gate pipeline sweep demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

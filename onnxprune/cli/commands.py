@@ -18,6 +18,7 @@ from onnxprune.bench import bench as time_models
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Allocate,
     Batch,
     BestEffort,
     Criterion,
@@ -44,11 +45,12 @@ from onnxprune.cli.options import (
     ReportOut,
     Rows,
     Samples,
-    Scope,
     Script,
     Seed,
+    Sensitivity,
     Skip,
     Speedup,
+    Steps,
     Strict,
     Threads,
     Threshold,
@@ -105,7 +107,9 @@ def prune(
     latency_ms: LatencyMs = None,
     threshold: Threshold = None,
     criterion: Criterion = "auto",
-    scope: Scope = "local",
+    allocate: Allocate = "auto",
+    sensitivity: Sensitivity = None,
+    steps: Steps = 1,
     align: Align = "auto",
     max_ratio: MaxRatio = None,
     skip: Skip = None,
@@ -134,11 +138,12 @@ def prune(
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
     target = requested(ratio, macs, params, speedup, latency_ms, threshold)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
-    check_side_files([model, output, data, script, gradients], [plan_out, report], html)
+    limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    check_side_files([model, output, data, script, gradients, sensitivity], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
-    settings = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
-    options = replace(settings, preprocess=preprocess, script=script, gradients=gradients)
+    options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
+    options = replace(options, preprocess=preprocess, script=script, gradients=gradients)
+    options = replace(options, allocate=allocate, sensitivity=sensitivity, steps=steps)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from onnxprune import pipeline
+
 In = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The exported model. It is never changed.")]
 Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="Where the pruned model goes.")]
 Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
@@ -16,7 +18,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Remove filters that score less than this share of their layer's highest score, in (0, 1): for models "
-        "trained to sparsity. With --scope global, of the model's highest."
+        "trained to sparsity. With --allocate global, of the model's highest."
     ),
 ]
 Speedup = Annotated[
@@ -38,11 +40,27 @@ Criterion = Annotated[
         "--data when all others make up for it; without --data, l1.",
     ),
 ]
-Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
+Allocate = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(pipeline.ALLOCATIONS),
+        help="How groups share the cut. uniform: all lose the same share. global: all units compete. sensitivity: by "
+        "what the outputs lose when each group is cut alone, measured on --data. auto: where it costs least if scores "
+        "are errors and the target is --macs, else uniform.",
+    ),
+]
+Sensitivity = Annotated[
+    Path | None, typer.Option(metavar="S.json", help="What 'onnxprune sensitivity -o' wrote, instead of measuring.")
+]
+Steps = Annotated[
+    int, typer.Option(min=1, help="Rounds of pruning, refitting and scoring anew on the way to a target.")
+]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
 MaxRatio = Annotated[
     float | None,
-    typer.Option(help="Largest share a group may lose. The default is all but one channel; 0.9 if global."),
+    typer.Option(
+        help="Largest share a group may lose. The default is all but one channel; 0.9 with --allocate global."
+    ),
 ]
 Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matching tensors or nodes whole.")]
 LayerRatio = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Allocate,
     Criterion,
     Data,
     HtmlOut,
@@ -26,10 +27,11 @@ from onnxprune.cli.options import (
     Recover,
     Rows,
     Samples,
-    Scope,
     Script,
     Seed,
+    Sensitivity,
     Skip,
+    Steps,
     Strict,
     Threads,
     ThroughNorms,
@@ -82,7 +84,9 @@ def sweep(
     params: Params = None,
     speedups: Speedups = None,
     criterion: Criterion = "auto",
-    scope: Scope = "local",
+    allocate: Allocate = "auto",
+    sensitivity: Sensitivity = None,
+    steps: Steps = 1,
     align: Align = "auto",
     max_ratio: MaxRatio = None,
     skip: Skip = None,
@@ -107,11 +111,12 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_page([model, data, script], html, output)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    check_page([model, data, script, sensitivity], html, output)
+    limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
-    given = {"recover": recover, "samples": samples, "preprocess": preprocess}
-    options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"recover": recover, "samples": samples, "preprocess": preprocess}
+    given |= {"allocate": allocate, "sensitivity": sensitivity, "steps": steps}
+    options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)

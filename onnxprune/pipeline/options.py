@@ -43,6 +43,9 @@ class Options:
         gradients: `.npz` with gradients of the loss, for criteria that look at them.
         preprocess: How images become inputs, where the data are a folder of them, see `data.preprocess`.
         script: A Python file with the user's metric, see `metric`; it is told, and never used to choose.
+        allocate: How groups share the cut, one of `ALLOCATIONS`.
+        sensitivity: A file with the curves to allocate by; None measures them, or recalls them.
+        steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
     """
 
     criterion: str = "auto"
@@ -65,6 +68,9 @@ class Options:
     gradients: Path | None = None
     preprocess: str | None = None
     script: Path | None = None
+    allocate: str = "auto"
+    sensitivity: Path | None = None
+    steps: int = 1
 
 
 @dataclass(frozen=True, eq=False)

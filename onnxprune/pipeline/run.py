@@ -17,6 +17,7 @@ from onnxprune.metric import metric, metric_of
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
+from onnxprune.pipeline.allocate import Case, allocation, check_allocation
 from onnxprune.pipeline.inputs import (
     calibration,
     loss_gradients,
@@ -27,6 +28,7 @@ from onnxprune.pipeline.inputs import (
 )
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
+from onnxprune.pipeline.steps import SteppedPlans, check_steps
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
@@ -67,13 +69,14 @@ def prune(
     """
     options, limits = options or Options(), limits or Limits()
     target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
+    check_options(options, target, limits)
     original, dependencies = opened(Path(source), Path(output), options, observe, prepared)
     step = options.align or (limits.align if limits.align > 1 else None)
     limits = replace(limits, align=step or step_for(options, observe))
     given = gathered(Path(source), original, options, observe, data)
     rank = partial(ranked, dependencies, given.batches, options, observe)
-    how, fixed = (target, limits, options, observe, given.samples), step is not None
-    chosen, replan, scores = planned(rank, lambda s: planner(original, dependencies, s, *how, fixed=fixed))
+    how, fixed = (given, target, limits, options, observe), step is not None
+    chosen, replan, scores = planned(rank, lambda s: replanner(original, dependencies, s, *how, fixed=fixed))
     carried = chosen, Path(output), options, observe, receive, replan, scores, given
     return carry_out(original, dependencies, *carried)
 
@@ -148,6 +151,35 @@ def prepared_as(options: Options, chosen: Plan) -> Options:
     if options.preprocess is not None or options.data is None or not isinstance(held, str):
         return options
     return replace(options, preprocess=held) if kind_of(options.data) == "images" else options
+
+
+def check_options(options: Options, target: Target | None, limits: Limits) -> None:
+    """Refuse what cannot be carried out before any work."""
+    check_allocation(options, target)
+    check_steps(options, target, limits)
+
+
+def replanner(
+    original: Model,
+    dependencies: Dependencies,
+    scores: Scores,
+    given: Given,
+    target: Target | None,
+    limits: Limits,
+    options: Options,
+    observe: Observer,
+    *,
+    fixed: bool,
+) -> Replan:
+    """What makes the plan, at once or in rounds, given the sources (`tensor:axis`) whose groups stay whole."""
+    sharing = allocation(Case(original, dependencies, scores, limits, options, observe, given.samples))
+    observe("plan", 0.0)
+    if options.steps > 1 and target is not None:
+        rescore = partial(ranked, samples=given.batches, options=options, observe=observe)
+        how = target, limits, options, sharing, given.batches, rescore
+        return SteppedPlans(dependencies, scores, *how, observe, fixed)
+    how_at_once = target, limits, options, observe, given.samples
+    return planner(original, dependencies, scores, *how_at_once, fixed=fixed, sharing=sharing)
 
 
 def ranked(

@@ -46,7 +46,7 @@ class Plan:
 
     Attributes:
         fingerprint: Identifies the graph it was made for (its structure, not its weights).
-        settings: How it was made: target, criterion, scope, alignment, limits.
+        settings: How it was made: target, criterion, allocation, alignment, limits.
         groups: One entry for every group, those that stay whole included.
     """
 

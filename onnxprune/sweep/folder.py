@@ -21,7 +21,7 @@ from onnxprune.model import data_files, write_atomic
 SCHEMA = "onnxprune/sweep/1"
 HEAD = "stages/sweep.json"
 ENDINGS = (".onnx", ".onnx.data", ".plan.json", ".json")
-STAGES = ("prune", "fidelity", "metric", "timing", "step")
+STAGES = ("prune", "fidelity", "metric", "timing", "step", "sensitivity")
 SUMMARY = ("sweep.json", "sweep.md", "sweep.csv")
 
 
