@@ -52,6 +52,9 @@ class Path:
         beta: Active coefficients. Shape (active,).
         active: Their units, in the order in which they joined.
         sign: Their signs.
+        along: What they gain as the penalty falls by 1. Shape (active,).
+        falls: What the correlations lose. Shape (units,).
+        turned: Whether these two are those of the active units.
         barred: Which units are combinations of active ones. Shape (units,).
     """
 
@@ -63,6 +66,9 @@ class Path:
     beta: Floats = field(default_factory=lambda: np.zeros(0))
     sign: Floats = field(default_factory=lambda: np.zeros(0))
     active: Ids = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    along: Floats = field(default_factory=lambda: np.zeros(0))
+    falls: Floats = field(default_factory=lambda: np.zeros(0))
+    turned: bool = False
 
     @staticmethod
     def of(inner: Floats) -> Path:
@@ -73,10 +79,8 @@ class Path:
     def event(self) -> tuple[float, int, bool]:
         """How far the penalty falls until something happens; to which unit; and whether it enters (or leaves)."""
         size = self.active.size
-        corner = self.factor[:size, :size]
-        half = solve_triangular(corner, self.sign, lower=True, check_finite=False) if size else self.sign
-        self.along = solve_triangular(corner.T, half, check_finite=False) if size else self.sign
-        self.falls = self.inner[:, self.active] @ self.along
+        if not self.turned:  # a unit that is barred leaves the direction as it is
+            self.turn()
         free = ~self.barred
         free[self.active] = False
         enters = np.full((2, len(free)), np.inf)
@@ -91,6 +95,14 @@ class Path:
         if size and leaves[last] < nearest[first]:
             return float(leaves[last]), int(self.active[last]), False
         return float(nearest[first]), first, True
+
+    def turn(self) -> None:
+        """Find how coefficients and correlations change as the penalty falls."""
+        size, self.turned = self.active.size, True
+        corner = self.factor[:size, :size]
+        half = solve_triangular(corner, self.sign, lower=True, check_finite=False) if size else self.sign
+        self.along = solve_triangular(corner.T, half, check_finite=False) if size else self.sign
+        self.falls = self.inner[:, self.active] @ self.along
 
     def go(self, step: float) -> None:
         """Let the penalty fall."""
@@ -109,7 +121,7 @@ class Path:
         if rest <= DEPENDENT * own:
             self.barred[unit] = True
             return False
-        self.factor[size, :size], self.factor[size, size] = row, np.sqrt(rest)
+        self.factor[size, :size], self.factor[size, size], self.turned = row, np.sqrt(rest), False
         self.active = np.append(self.active, unit)
         self.sign, self.beta = np.append(self.sign, np.sign(self.left[unit])), np.append(self.beta, 0.0)
         return True
@@ -120,4 +132,4 @@ class Path:
         self.active, self.sign, self.beta = self.active[stays], self.sign[stays], self.beta[stays]
         size = self.active.size
         self.factor[:size, :size] = np.linalg.cholesky(self.inner[np.ix_(self.active, self.active)])
-        self.barred[:] = False
+        self.barred[:], self.turned = False, False
