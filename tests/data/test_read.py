@@ -49,7 +49,7 @@ def test_folders_with_nothing_or_with_two_kinds_are_refused(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"neither \.npy files nor images; .*give an \.npz"):
         kind_of(tmp_path)
     np.savez(tmp_path / "x.npz", x=np.zeros(1))
-    with pytest.raises(DataError, match=r"but x\.npz; .*name the \.npz itself"):
+    with pytest.raises(DataError, match=r"but an \.npz; .*name the \.npz itself"):
         kind_of(tmp_path)
     np.save(tmp_path / "x.npy", np.zeros(1))
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "x.png")
