@@ -19,7 +19,7 @@ def files(folder: Path, endings: Sequence[str]) -> list[Path]:
         DataError: The folder cannot be read.
     """
     found = [path for path in walked(folder) if path.suffix.lower() in endings]
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    return sorted(found, key=lambda path: path.parts)
 
 
 def walked(folder: Path) -> Iterator[Path]:

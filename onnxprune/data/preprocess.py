@@ -39,6 +39,7 @@ VALUES = ("scale", "mean", "std")
 LAYOUTS = {"NCHW": (2, 3, 1), "NHWC": (1, 2, 3), "NHW": (1, 2, None)}  # axes of height, width, channels
 CHANNELS = {"RGB": "RGB", "BGR": "RGB", "RGBA": "RGBA", "BGRA": "RGBA", "GRAY": "L"}  # ours -> Pillow's
 USUAL = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+LIKELY = (3, 1, 4)  # numbers of channels; of images three pixels wide there are fewer
 CROPS = ("center", "none")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 FORM = "e.g. --preprocess imagenet,resize=256 or size=224,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,scale=255"
@@ -236,11 +237,10 @@ def layout_of(info: onnx.ValueInfoProto) -> str:
     if dims is not None and len(dims) == 3 and dims[0] in (None, 1):
         return "NHW"
     if dims is not None and len(dims) == 4:
-        if dims[1] in USUAL:
-            return "NCHW"
-        if dims[3] in USUAL:
-            return "NHWC"
-        if None in (dims[1], dims[3]):
+        first, last = (LIKELY.index(d) if d in LIKELY else len(LIKELY) for d in (dims[1], dims[3]))
+        if first != last:
+            return "NCHW" if first < last else "NHWC"
+        if first < len(LIKELY) or None in (dims[1], dims[3]):
             what = f"the model's input '{info.name}' leaves open where its channels are"
             raise DataError(what, remedy="say --preprocess layout=NCHW or layout=NHWC")
     shape = "of any shape" if dims is None else " x ".join("any" if d is None else str(d) for d in dims)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxprune.data.images import ENDINGS, read_images
-from onnxprune.data.listing import files
+from onnxprune.data.listing import walked
 from onnxprune.data.npy import read_npy
 from onnxprune.data.npz import read_npz
 from onnxprune.data.samples import Samples
@@ -30,13 +30,14 @@ def kind_of(path: Path) -> str:
     """
     if not path.is_dir():
         return "script" if path.suffix.lower() == ".py" else "npz"
-    arrays, images = (bool(files(path, endings)) for endings in ((".npy",), ENDINGS))
+    endings = {file.suffix.lower() for file in walked(path)}
+    arrays, images = ".npy" in endings, not endings.isdisjoint(ENDINGS)
     if arrays and images:
         raise DataError("the folder holds arrays and images", where=str(path), remedy="give a folder of one kind")
     if not arrays and not images:
-        inner = [name.name for name in files(path, (".npz",))]
-        what = f"the folder holds neither .npy files nor images{f', but {inner[0]}' if inner else ''}"
-        raise DataError(what, where=str(path), remedy="name the .npz itself" if inner else KINDS)
+        inside = ".npz" in endings
+        what = f"the folder holds neither .npy files nor images{', but an .npz' if inside else ''}"
+        raise DataError(what, where=str(path), remedy="name the .npz itself" if inside else KINDS)
     return "npy" if arrays else "images"
 
 
