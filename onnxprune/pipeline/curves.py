@@ -47,7 +47,7 @@ class Wanted:
 def curve_batches(model: Model, data: Path) -> list[Feeds]:
     """The samples that outputs are compared on, in batches."""
     feeds = load_npz(model, data)
-    each = sum(array[:1].nbytes for array in feeds.values())
+    each = sum(array.nbytes // len(array) for array in feeds.values() if array.ndim)
     return list(batches(model, feeds, size=max(1, min(BATCH, BYTES // max(1, each))), limit=CURVE))
 
 
