@@ -47,7 +47,7 @@ class Wanted:
 
 def curve_batches(model: Model, samples: Samples) -> list[Feeds]:
     """The samples that outputs are compared on, in batches."""
-    each = sum(array[:1].nbytes for array in samples.sets[0].values())
+    each = sum(array.nbytes // len(array) for array in samples.sets[0].values() if array.ndim)
     return list(samples.batches(model, size=max(1, min(BATCH, BYTES // max(1, each))), limit=CURVE))
 
 

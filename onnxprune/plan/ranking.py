@@ -1,8 +1,8 @@
 """Let all units of a model compete. Law: the next unit to go is the one that scores least, whatever its group.
 
 Scores of different groups compare when divided by their group's mean, or as they are where a criterion says so
-(`Scores.comparable`): a threshold over all of them, as in network slimming (Liu et al. 2017, arXiv 1708.06519,
-section 3). The level of a search is the share of all units that is gone.
+(`Scores.comparable`) or they are errors (`Scores.additive`): a threshold over all of them, as in network slimming (Liu
+et al. 2017, arXiv 1708.06519, section 3). The level of a search is the share of all units that is gone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def across(dependencies: Dependencies, scores: Scores) -> Ranking:
 
 def comparable(scores: Scores, values: Floats) -> Floats:
     """Scores of one group so that they compare with others."""
-    return values if scores.comparable else normalised(values)
+    return values if scores.comparable or scores.additive else normalised(values)
 
 
 def normalised(values: Floats) -> Floats:

@@ -103,7 +103,7 @@ def sweep(
     place.begin([candidate.label for candidate in wanted], overwrite=settings.overwrite)
     script = settings.script.resolve() if settings.script else None
     dense = dense_metric(source, place, script, options, observe)
-    options = quiet(with_curves(source, place, limits, options, observe), width(place, options, observe))
+    options = prepared(source, place, limits, options, observe)
     jobs = [Job(source, place, candidate, limits, options, script, version()) for candidate in wanted]
     outcomes = carry_out(jobs, settings.pool, observe)
     timings = time_all(jobs, outcomes, observe) if settings.time else {}
@@ -114,6 +114,12 @@ def resolved(options: Options) -> Options:
     """With paths that hold in any folder."""
     data, curves = (path.resolve() if path else None for path in (options.data, options.sensitivity))
     return replace(options, data=data, sensitivity=curves)
+
+
+def prepared(source: Path, place: Folder, limits: Limits, options: Options, observe: Observer) -> Options:
+    """The options of the workers: with what is measured once for all candidates."""
+    options = with_curves(source, place, limits, options, observe)
+    return quiet(options, width(place, options, observe))
 
 
 def with_curves(source: Path, place: Folder, limits: Limits, options: Options, observe: Observer) -> Options:

@@ -25,8 +25,9 @@ def test_scores_that_compare_are_taken_as_they_are() -> None:
     dependencies = graphs.traced(graphs.chain())
     values = np.full(dependencies.unit_count, 2.0)
     values[dependencies.groups[1].units] = 1.0
-    for comparable, expected in ((True, [0.0, 1.0, 0.0]), (False, None)):
-        ranking = across(dependencies, Scores("made", values, comparable=comparable))
+    as_they_are, scaled = [0.0, 1.0, 0.0], None
+    for kind, expected in (({"comparable": True}, as_they_are), ({"additive": True}, as_they_are), ({}, scaled)):
+        ranking = across(dependencies, Scores("made", values, **kind))
         level = dependencies.groups[1].units.size / dependencies.unit_count
         shares = [ranking.share(g, level).mean() for g in range(3)]
         if expected:
