@@ -111,7 +111,7 @@ def recovery(found: Recovered) -> str:
     """What refitting came to."""
     if found.note:
         return found.note
-    done = sum(layer.ridge is not None for layer in found.layers)
+    done = sum(bool(layer.method) for layer in found.layers)
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]
     parts = [f"{done} of {plural(len(found.layers), 'layer')} refitted on {plural(found.samples, 'sample')}"]
