@@ -32,6 +32,7 @@ from onnxprune.cli.options import (
     LayerRatio,
     Macs,
     MaxRatio,
+    Memory,
     NoBench,
     Out,
     Overwrite,
@@ -39,6 +40,7 @@ from onnxprune.cli.options import (
     PlanOut,
     Ratio,
     Recover,
+    Recovery,
     ReportOut,
     Rows,
     Samples,
@@ -52,6 +54,7 @@ from onnxprune.cli.options import (
     parse_align,
     parse_batches,
     parse_layers,
+    parse_memory,
 )
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
@@ -107,7 +110,9 @@ def prune(
     rows: Rows = "auto",
     data: Data = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -129,6 +134,7 @@ def prune(
     check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
     options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
+    options = replace(options, recovery=recovery, memory=parse_memory(memory))
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
@@ -139,7 +145,9 @@ def apply(
     output: Out,
     data: Data = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     report: ReportOut = None,
@@ -155,7 +163,8 @@ def apply(
     check_side_files([model, output, data, plan], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
     settings = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
-    options = replace(settings, recover=recover, samples=samples)
+    how = partial(replace, settings, recover=recover, recovery=recovery)
+    options = how(samples=samples, memory=parse_memory(memory))
     deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 

@@ -13,6 +13,7 @@ from onnxprune.importance import criterion_of
 from onnxprune.model import Model, is_float
 from onnxprune.pipeline.options import Options
 from onnxprune.progress import Observer
+from onnxprune.recover import method_of
 from onnxprune.runtime import random_feeds, run, session
 
 BATCH = 64  # samples that run together while activations are collected
@@ -52,10 +53,10 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
         DataError: They do not fit, or what was asked for needs more.
     """
     fitted = options.criterion != "auto" and criterion_of(options.criterion).needs == "samples"
-    asked = options.recover or fitted
+    asked = wanted(options) or fitted
     if options.data is None:
         if asked:
-            what = "--recover" if options.recover else f"--criterion {options.criterion}"
+            what = f"--criterion {options.criterion}" if fitted else f"--recovery {options.recovery}"
             raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data X.npz")
         return []
     if options.recover is False and not fitted:
@@ -67,6 +68,29 @@ def calibration(model: Model, options: Options) -> list[Feeds]:
         what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"
         raise DataError(what, where=str(options.data), remedy="a few hundred unlabelled samples are enough")
     return found if len(found) >= FEWEST else []
+
+
+def wanted(options: Options) -> bool:
+    """Whether a recovery was asked for that needs samples.
+
+    Raises:
+        PlanError: An unknown one was.
+    """
+    if options.recovery == "auto":
+        return bool(options.recover) and options.data is not None
+    return options.recover is not False and method_of(options.recovery).needs == "samples"
+
+
+def recovery(options: Options, samples: bool) -> str | None:
+    """The method that weights are recovered by; None where they are left as they are.
+
+    Without samples it has to be asked for: nothing tells whether the result is nearer to the dense model.
+    """
+    if options.recover is False:
+        return None
+    if options.recovery != "auto":
+        return options.recovery
+    return "ridge" if samples else ("merge" if options.recover else None)
 
 
 def timing_feeds(model: Model, feeds: Feeds, options: Options) -> Feeds:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.calibrate.walk import MEMORY
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Report
@@ -40,6 +41,8 @@ class Options:
         ep: Execution provider to time on; verification runs on the CPU.
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
+        recovery: How weights are refitted, a name in `recover.METHODS`; auto: `ridge` with samples, `merge` without.
+        memory: Bytes of activations held in memory while samples are looked at; what is beyond lies in files.
     """
 
     criterion: str = "auto"
@@ -59,6 +62,8 @@ class Options:
     ep: str = "cpu"
     recover: bool | None = None
     samples: int = 1024
+    recovery: str = "auto"
+    memory: int = MEMORY
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from onnxprune.isolate import Replan, isolate
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import calibration, recovery, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planner, step_for
 from onnxprune.plan import Limits, Plan, Target
@@ -102,7 +102,8 @@ def ranked(dependencies: Dependencies, samples: Sequence[Feeds], options: Option
     name = options.criterion
     if name == "auto":
         name = "reconstruction" if samples and options.recover is not False else "l1"
-    evidence = Evidence(samples, threads=options.threads, seed=options.seed, observe=observe)
+    how = partial(Evidence, threads=options.threads, memory=options.memory, seed=options.seed)
+    evidence = how(samples, observe=observe)
     return score(dependencies, name, evidence)
 
 
@@ -167,11 +168,11 @@ def refitted(
     options: Options,
     observe: Observer,
 ) -> Pruned:
-    """With weights refitted to the samples. It comes after verification: masked and pruned agree up to here only."""
-    if not samples or options.recover is False:
+    """With other weights. It comes after verification: masked and pruned agree up to here only."""
+    if (method := recovery(options, bool(samples))) is None:
         return done
-    how = partial(recover, threads=options.threads, seed=options.seed, observe=observe)
-    found = how(dependencies, removed, done.model, samples)
+    how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
+    found = how(dependencies, removed, done.model, samples, method=method)
     return replace(done, model=found.model, report=replace(done.report, recovery=found))
 
 

@@ -1,8 +1,10 @@
-"""Give each channel of a layer a new scale and shift. Law: no layer is further from the dense one on samples held out.
+"""Give each channel of a layer a new scale and shift. Law: by its measure no layer is worse on samples held out.
 
 That is what re-estimating the statistics of a BatchNormalization comes to, and, where it was folded, what the weights
 and the bias can still do: two numbers for each channel, which few samples tell. It serves layers whose weights cannot
-be refitted, too.
+be refitted, too. Two measures judge: what a site misses of the dense value, squared, and how far a channel's mean and
+standard deviation are from the dense ones'. The first prefers channels that vary too little, since noise that is not
+there is not missed; behind many layers that adds up (ResNet-20 at half the MACs: 64% against 72% of the test images).
 """
 
 from __future__ import annotations
@@ -20,11 +22,10 @@ from onnxprune.graph import node_name
 from onnxprune.model import Array
 from onnxprune.recover.answer import Layer
 from onnxprune.recover.bias import Place, alone, place_of
-from onnxprune.recover.state import HELD, Recovery, inverse, relative, unchanged
+from onnxprune.recover.state import HARM, HELD, Recovery, inverse, relative, unchanged
 
 SITES = 100_000  # of a layer, at most: a channel's mean and spread are known well from fewer
 FLAT = 1e-6  # of the dense channel's spread: a channel that varies less cannot be scaled up to it
-HARM = "no change lowers its held-out error"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,13 @@ class Spread:
         self.total += values.sum(axis=0)
         self.square += np.square(values).sum(axis=0)
 
+    def deviation(self, count: int) -> Floats:
+        """Standard deviations over so many sites. Shape (channels,)."""
+        return np.sqrt(np.maximum(self.square / count - (self.total / count) ** 2, 0.0))
+
 
 Fit = Callable[[Moments, Spread], Floats]
+Measure = Callable[[Floats, Moments, Spread], Floats]
 
 
 def shift(moments: Moments, _: Spread) -> Floats:
@@ -108,19 +114,42 @@ def shift(moments: Moments, _: Spread) -> Floats:
 
 def statistics(moments: Moments, dense: Spread) -> Floats:
     """Standard deviations as the dense network has them, then the mean of what is missing. Shape (channels, 2, 1)."""
-    count = max(1, moments.count)
-    mean = moments.gram[:, 0, 1] / count
-    own = np.maximum(moments.gram[:, 0, 0] / count - mean**2, 0.0)
-    wanted = np.maximum(dense.square / count - (dense.total / count) ** 2, 0.0)
-    usable = own > FLAT**2 * wanted
-    scale = np.sqrt(np.divide(wanted, own, out=np.ones_like(own), where=usable & (own > 0)))
+    mean, own = own_spread(moments)
+    wanted = dense.deviation(max(1, moments.count))
+    scale = np.divide(wanted, own, out=np.ones_like(own), where=own > FLAT * wanted)
     found = shift(moments, dense)
     found[:, 0, 0] = scale - 1
     found[:, 1, 0] -= (scale - 1) * mean
     return found
 
 
-def corrected(state: Recovery, at: int, node: onnx.NodeProto, fits: Sequence[Fit], method: str) -> Layer | None:
+def own_spread(moments: Moments) -> tuple[Floats, Floats]:
+    """Means and standard deviations of the channels as they are. Shapes (channels,)."""
+    count = max(1, moments.count)
+    mean = moments.gram[:, 0, 1] / count
+    return mean, np.sqrt(np.maximum(moments.gram[:, 0, 0] / count - mean**2, 0.0))
+
+
+def missing(update: Floats, held: Moments, _: Spread) -> Floats:
+    """Squared error of the sites with a change. Shape (channels,)."""
+    return np.asarray((held.energy + held.change(update))[:, 0])
+
+
+def distance(update: Floats, held: Moments, dense: Spread) -> Floats:
+    """Squared distance of normal distributions with the channels' means and deviations, times sites (2-Wasserstein).
+
+    Shape (channels,).
+    """
+    count = max(1, held.count)
+    mean, own = own_spread(held)
+    scale, shift_by = update[:, 0, 0], update[:, 1, 0]
+    of_means = held.cross[:, 1, 0] / count - scale * mean - shift_by
+    return np.asarray(count * (of_means**2 + (np.abs(1 + scale) * own - dense.deviation(count)) ** 2))
+
+
+def corrected(
+    state: Recovery, at: int, node: onnx.NodeProto, fits: Sequence[Fit], measure: Measure, method: str
+) -> Layer | None:
     """Scale and shift the channels of one node; None where it has none, or they are what they were.
 
     Args:
@@ -128,6 +157,7 @@ def corrected(state: Recovery, at: int, node: onnx.NodeProto, fits: Sequence[Fit
         at: The node's number.
         node: The node.
         fits: What may be done, of which the one that leaves least on samples held out is.
+        measure: What is left, per channel.
         method: What it is called.
     """
     found = channels_of(state, node)
@@ -136,29 +166,28 @@ def corrected(state: Recovery, at: int, node: onnx.NodeProto, fits: Sequence[Fit
     anchor = state.anchor(node.output[0], found.channels, found.axis)
     if found.place is None:
         return Layer(node_name(node), anchor.tensor, None, None, note="its shift is shared, computed, or has no place")
-    both, dense = measured(state, at, found, anchor.tensor, inverse(anchor.slope))
-    (fit, held), weight = both, np.square(anchor.slope)[:, None]
-    if unchanged(weight, fit, held):
+    (fit, held), spreads = measured(state, at, found, anchor.tensor, inverse(anchor.slope))
+    weight = np.square(anchor.slope)
+    if unchanged(weight[:, None], fit, held):
         return None
-    before = float((weight * held.energy).sum())
-    updates = [update for one in fits if found.scales or one is shift for update in [one(fit, dense)]]
-    changes = [np.nan_to_num(float((weight * held.change(update)).sum()), nan=np.inf) for update in updates]
-    error = relative(before, held)
-    if not changes or min(changes) >= 0:
-        return Layer(node_name(node), anchor.tensor, error, error, note=HARM)
-    best = int(np.argmin(changes))
+    updates = [np.zeros_like(fit.cross), *(one(fit, spreads[0]) for one in fits if found.scales or one is shift)]
+    left = [float((weight * measure(update, held, spreads[1])).sum()) for update in updates]
+    best = int(np.argmin(np.nan_to_num(left, nan=np.inf)))
+    before, after = (relative(error, held) for error in (left[0], left[best]))
+    if not best:
+        return Layer(node_name(node), anchor.tensor, before, before, note=HARM)
     gamma = state.pruned.model.weights[found.scales] if found.scales else np.zeros(0)
     state.write(node, found.written(updates[best], gamma), found.place)
-    after = relative(before + changes[best], held)
-    return Layer(node_name(node), anchor.tensor, error, after, method=method)
+    return Layer(node_name(node), anchor.tensor, before, after, method=method)
 
 
 def measured(
     state: Recovery, at: int, found: Channels, anchor: str, back: Floats
-) -> tuple[tuple[Moments, Moments], Spread]:
-    """Each channel as a layer of one input: moments to fit to and to judge by, and the dense network's spread."""
+) -> tuple[tuple[Moments, Moments], tuple[Spread, Spread]]:
+    """Each channel as a layer of one input: moments to fit to and to judge by, and the dense network's spreads."""
     own, count = found.node.output[0], found.channels
-    both, spread = [Moments.empty(count, 1, 1) for _ in range(2)], Spread(np.zeros(count), np.zeros(count))
+    both = [Moments.empty(count, 1, 1) for _ in range(2)]
+    spreads = [Spread(np.zeros(count), np.zeros(count)) for _ in range(2)]
     names, share = [own, anchor], 0.0
     for b, (mine, other) in enumerate(state.values(at, own, names, names)):
         held = {name: state.kept(name, array) for name, array in other.items()}
@@ -170,9 +199,8 @@ def measured(
         y, here, dense, wanted = y[usable], here[usable], dense[usable], wanted[usable]
         side = b % HELD == HELD - 1
         both[side].add(y[:, :, None], (wanted - here) * back, wanted)
-        if not side:
-            spread.add(dense)
-    return (both[0], both[1]), spread
+        spreads[side].add(dense)
+    return (both[0], both[1]), (spreads[0], spreads[1])
 
 
 def table(values: Array, axis: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 
 from onnxprune.model import Model
-from onnxprune.recover.affine import corrected, shift
+from onnxprune.recover.affine import corrected, distance, missing, shift
 from onnxprune.recover.affine import statistics as matched
 from onnxprune.recover.answer import Layer
 from onnxprune.recover.refit import refitted
@@ -29,7 +29,7 @@ def ridge(task: Task) -> Found:
         found = refitted(state, at, node)
         if node.op_type != "BatchNormalization" and (found is None or found.method):
             return found
-        other = corrected(state, at, node, (matched, shift), "statistics")
+        other = corrected(state, at, node, (matched, shift), missing, "statistics")
         return other if found is None or (other is not None and other.method) else found
 
     return front_to_back(task, visit)
@@ -41,10 +41,12 @@ def statistics(task: Task) -> Found:
 
     Re-estimated statistics of BatchNormalization (BNFix of CoBRA; Finkelstein et al. 2019, arXiv 1906.03193, for means
     alone; Jordan et al. 2022, REPAIR, arXiv 2211.08403, for both). They are written into its scale and shift, which
-    computes the same; where it was folded, into the weights and the bias of the layer. A layer whose spread is better
-    left alone has its mean corrected.
+    computes the same; where it was folded, into the weights and the bias of the layer. A layer is judged by how
+    far means and deviations are from the dense ones' on samples held out.
     """
-    return front_to_back(task, lambda state, at, node: corrected(state, at, node, (matched, shift), "statistics"))
+    return front_to_back(
+        task, lambda state, at, node: corrected(state, at, node, (matched, shift), distance, "statistics")
+    )
 
 
 @method("bias")
@@ -53,4 +55,4 @@ def bias(task: Task) -> Found:
 
     Finkelstein et al. 2019, arXiv 1906.03193; FLAP, An et al. 2023, arXiv 2312.11983, section 3.3, for pruning.
     """
-    return front_to_back(task, lambda state, at, node: corrected(state, at, node, (shift,), "bias"))
+    return front_to_back(task, lambda state, at, node: corrected(state, at, node, (shift,), missing, "bias"))

@@ -18,13 +18,12 @@ from onnxprune.recover.answer import Layer
 from onnxprune.recover.bias import Place, place_of
 from onnxprune.recover.rectified import Rows, rectified, window_of
 from onnxprune.recover.ridge import Update, best_update
-from onnxprune.recover.state import HELD, Recovery, inverse, relative, unchanged
+from onnxprune.recover.state import HARM, HELD, Recovery, inverse, relative, unchanged
 from onnxprune.recover.wide import by_channels
 
 ROWS = 80  # sites for each input of a layer, if there are so many
 FEW = 20_000  # sites at least, if there are so many
 COPIES = 6  # Gram matrices at once: of both halves, their sum, penalised, factored
-HARM = "no change lowers its held-out error"
 Kept = tuple[Rows, Rows] | None
 
 

@@ -23,6 +23,7 @@ HELD = 4  # one batch in so many is held out
 NEAR = 1e-8  # of the spread: a squared error below this is rounding
 ROOM = 2**28  # bytes that Gram matrices may take however little memory activations are given
 FLAT = 1e-3  # slopes below this share of the largest carry nothing back
+HARM = "no change lowers its held-out error"
 Values = tuple[dict[str, Array], dict[str, Array]]
 
 

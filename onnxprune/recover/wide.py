@@ -25,7 +25,7 @@ from onnxprune.labels import Ids
 from onnxprune.recover.answer import Layer
 from onnxprune.recover.bias import Place
 from onnxprune.recover.ridge import Update, best_update
-from onnxprune.recover.state import HELD, NEAR, Recovery, inverse
+from onnxprune.recover.state import HARM, HELD, NEAR, Recovery, inverse
 from onnxprune.shapes import attribute
 
 ROWS, FEW = 40, 4_000  # sites for each channel, and at least, if there are so many
@@ -88,22 +88,41 @@ def grid_of(state: Recovery, node: onnx.NodeProto, layer: Contraction) -> Grid |
     return Grid(dense, own, stays) if own.size == layer.columns else None
 
 
+def dense_layer(state: Recovery, layer: Contraction) -> Contraction | None:
+    """The dense network's layer, with the outputs that stay and all inputs; None where it reads something else."""
+    node = state.dense.nodes[state.dense.made[layer.node.output[0]]]
+    found = contraction_of(node, state.dense.model)
+    if isinstance(found, str) or node.input[0] != layer.node.input[0] or found.groups > 1:
+        return None
+    axis = output_axis(found)
+    labels = state.dependencies.labels.get(node.input[1])
+    ids = labels[axis].ids if labels is not None and not labels[axis].by else None
+    if ids is not None:
+        found = replace(found, weight=np.compress(state.keep[ids], found.weight, axis=axis))
+    return found if found.channels == layer.channels else None
+
+
+def output_axis(layer: Contraction) -> int:
+    """Where a weight's outputs are, of a layer without groups."""
+    return 0 if layer.node.op_type == "Conv" or attribute(layer.node, "transB", 0) else 1
+
+
 def by_channels(state: Recovery, at: int, layer: Contraction, anchor: Anchor, place: Place | None) -> Layer | None:
     """Refit with the second moments of channels; None where the layer's inputs are what they were."""
     node, name = layer.node, node_name(layer.node)
-    dense_node = state.dense.nodes[state.dense.made[node.output[0]]]
-    dense, grid = contraction_of(dense_node, state.dense.model), grid_of(state, node, layer)
-    if grid is None or isinstance(dense, str) or dense_node.input[0] != node.input[0] or grid.room(True) > state.room:
-        return Layer(name, anchor.tensor, None, None, note=WIDE)
-    updates = expressed(state, at, (layer, dense), grid, anchor, intercept=place is not None)
-    found = [None, *(folded(dense, grid, update.part) for update in updates)]
+    dense, grid = dense_layer(state, layer), grid_of(state, node, layer)
+    updates: list[Update] = []
+    found: list[Weights | None] = [None]
+    if grid is not None and dense is not None and grid.room(True) <= state.room:
+        updates = expressed(state, at, (layer, dense), grid, anchor, intercept=place is not None)
+        found += [folded(dense, grid, update.part) for update in updates]
     judge = Judge.of(state, at, layer, anchor, found)
     if judge.before <= NEAR * judge.spread:
         return None
     best, shift, left = judge.best(intercept=place is not None)
     before, after = judge.relative(judge.before), judge.relative(left)
     if best is None:
-        return Layer(name, anchor.tensor, before, before, note="no change lowers its held-out error")
+        return Layer(name, anchor.tensor, before, before, note=HARM if updates else WIDE)
     change = found[best]
     new = {} if change is None else {node.input[1]: layer.tensor(layer.matrix + change)}
     if place is not None:
@@ -131,7 +150,9 @@ def expressed(
         missing = whole.copy()
         missing[:, grid.stays] -= x
         for shared, pair in zip(forms, both, strict=True):
-            pair[b % HELD == HELD - 1].add(*(arranged(part, shared) for part in (x, missing, whole)))
+            inputs, left, target = (arranged(part, shared) for part in (x, missing, whole))
+            flat = left.reshape(len(left), -1), target.reshape(len(target), -1)
+            pair[b % HELD == HELD - 1].add(inputs, *flat)
     found = []
     for shared, (fit, held) in zip(forms, both, strict=True):
         weight = loudness(dense, grid, anchor).T  # positions x channels
@@ -147,7 +168,7 @@ def arranged(values: Floats, shared: bool) -> Floats:
 
 def parts(layer: Contraction) -> Iterator[tuple[slice, Floats]]:
     """A layer's matrix in double precision, some outputs at a time. Shapes (K, outputs)."""
-    first = layer.node.op_type == "Conv" or attribute(layer.node, "transB", 0)
+    first = output_axis(layer) == 0
     for start in range(0, layer.channels, PART):
         part = slice(start, start + PART)
         place: Any = part if first else (slice(None), part)
