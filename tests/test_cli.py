@@ -29,10 +29,10 @@ SYNOPSIS = {
     "--skip GLOB --layer-ratio GLOB=R --data PATH --preprocess HOW --gradients G.npz --threshold "
     "--eval SCRIPT.py --recover --no-recover --samples --seed --threads --plan-out P.json "
     "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
-    "--latency-ms T --best-effort --json",
+    "--latency-ms T --best-effort --recovery --memory GIB --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --data PATH --preprocess HOW --eval SCRIPT.py --recover "
     "--no-recover --samples --force --strict --ep "
-    "--html R.html",
+    "--recovery --memory GIB --html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --profile "
     "--json",

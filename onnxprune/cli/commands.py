@@ -34,6 +34,7 @@ from onnxprune.cli.options import (
     LayerRatio,
     Macs,
     MaxRatio,
+    Memory,
     NoBench,
     Out,
     Overwrite,
@@ -42,6 +43,7 @@ from onnxprune.cli.options import (
     Preprocessing,
     Ratio,
     Recover,
+    Recovery,
     ReportOut,
     Rows,
     Samples,
@@ -58,6 +60,7 @@ from onnxprune.cli.options import (
     parse_align,
     parse_batches,
     parse_layers,
+    parse_memory,
 )
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
@@ -120,7 +123,9 @@ def prune(
     preprocess: Preprocessing = None,
     script: Script = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -144,6 +149,7 @@ def prune(
     options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
     options = replace(options, preprocess=preprocess, script=script, gradients=gradients)
     options = replace(options, allocate=allocate, sensitivity=sensitivity, steps=steps)
+    options = replace(options, recovery=recovery, memory=parse_memory(memory))
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
@@ -156,7 +162,9 @@ def apply(
     preprocess: Preprocessing = None,
     script: Script = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     report: ReportOut = None,
@@ -172,7 +180,8 @@ def apply(
     check_side_files([model, output, data, plan, script], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
     settings = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
-    options = replace(settings, recover=recover, samples=samples, preprocess=preprocess, script=script)
+    told = partial(replace, settings, samples=samples, preprocess=preprocess, script=script)
+    options = told(recover=recover, recovery=recovery, memory=parse_memory(memory))
     deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 

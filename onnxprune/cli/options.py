@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -113,9 +114,21 @@ Recover = Annotated[
     bool | None,
     typer.Option(
         "--recover/--no-recover",
-        help="Refit the weights that are left to what the dense model computes on --data. On by default if there are "
-        "enough samples.",
+        help="Bring the weights that are left near to what the dense model computes. On by default if --data has "
+        "enough samples. Without --data: removed filters are merged into the kept ones that are most like them.",
     ),
+]
+Recovery = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|ridge|statistics|bias|merge",
+        help="How: refit all weights (ridge), each channel's mean and deviation (statistics) or mean (bias) on --data; "
+        "merge needs none.",
+    ),
+]
+Memory = Annotated[
+    float,
+    typer.Option(metavar="GIB", min=0, help="Activations held in memory, in GiB; what is beyond lies in files."),
 ]
 Samples = Annotated[
     int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most, spread over all.")
@@ -136,6 +149,17 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx i
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def parse_memory(gib: float) -> int:
+    """The value of --memory, in bytes.
+
+    Raises:
+        typer.BadParameter: It is not a number.
+    """
+    if not math.isfinite(gib):
+        raise typer.BadParameter(f"'{gib}' is no number of GiB", param_hint="--memory")
+    return round(gib * 2**30)
 
 
 def parse_align(text: str) -> int | None:

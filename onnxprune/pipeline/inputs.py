@@ -13,6 +13,7 @@ from onnxprune.importance import CRITERIA, criterion_of, load_gradients
 from onnxprune.model import Array, Model, is_float
 from onnxprune.pipeline.options import Options
 from onnxprune.progress import Observer, silent
+from onnxprune.recover import method_of
 from onnxprune.runtime import leaves, random_feeds, run, session
 
 BATCH = 64  # samples that run together while activations are collected
@@ -82,10 +83,11 @@ def calibration(model: Model, options: Options, samples: Samples | None) -> list
     Raises:
         DataError: What was asked for needs more.
     """
-    asked = options.recover or needs_samples(options)
+    fitted = needs_samples(options)
+    asked = wanted(options) or fitted
     if samples is None:
         if asked:
-            what = "--recover" if options.recover else f"--criterion {options.criterion}"
+            what = f"--criterion {options.criterion}" if fitted else f"--recovery {options.recovery}"
             raise DataError(f"{what} needs samples", remedy="give typical inputs, unlabelled, with --data")
         return []
     if not fits(options):
@@ -111,6 +113,29 @@ def loss_gradients(options: Options) -> Mapping[str, Array]:
         what = f"criterion '{options.criterion}' does not look at gradients"
         raise DataError(what, where=str(options.gradients), remedy=f"use --criterion {names}, or leave --gradients out")
     return load_gradients(options.gradients)
+
+
+def wanted(options: Options) -> bool:
+    """Whether a recovery was asked for that needs samples.
+
+    Raises:
+        PlanError: An unknown one was.
+    """
+    if options.recovery == "auto":
+        return bool(options.recover) and options.data is not None
+    return options.recover is not False and method_of(options.recovery).needs == "samples"
+
+
+def recovery(options: Options, samples: bool) -> str | None:
+    """The method that weights are recovered by; None where they are left as they are.
+
+    Without samples it has to be asked for: nothing tells whether the result is nearer to the dense model.
+    """
+    if options.recover is False:
+        return None
+    if options.recovery != "auto":
+        return options.recovery
+    return "ridge" if samples else ("merge" if options.recover else None)
 
 
 def timing_feeds(model: Model, samples: Samples, options: Options) -> Feeds:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.calibrate.walk import MEMORY
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Report
@@ -46,6 +47,8 @@ class Options:
         allocate: How groups share the cut, one of `ALLOCATIONS`.
         sensitivity: A file with the curves to allocate by; None measures them, or recalls them.
         steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
+        recovery: How weights are refitted, a name in `recover.METHODS`; auto: `ridge` with samples, `merge` without.
+        memory: Bytes of activations held in memory while samples are looked at; what is beyond lies in files.
     """
 
     criterion: str = "auto"
@@ -71,6 +74,8 @@ class Options:
     allocate: str = "auto"
     sensitivity: Path | None = None
     steps: int = 1
+    recovery: str = "auto"
+    memory: int = MEMORY
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from onnxprune.pipeline.inputs import (
     calibration,
     loss_gradients,
     read_samples,
+    recovery,
     sample,
     time_pair,
     timing_feeds,
@@ -190,9 +191,9 @@ def ranked(
     name = options.criterion
     if name == "auto":
         name = "reconstruction" if samples and options.recover is not False else "l1"
+    how = partial(Evidence, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
     removed = first.removed(dependencies) if first else NOTHING
-    how = partial(Evidence, samples, loss_gradients(options), threads=options.threads, seed=options.seed)
-    return score(dependencies, name, how(observe=observe, removed=removed))
+    return score(dependencies, name, how(samples, loss_gradients(options), removed=removed))
 
 
 def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
@@ -260,11 +261,11 @@ def refitted(
     options: Options,
     observe: Observer,
 ) -> Pruned:
-    """With weights refitted to the samples. It comes after verification: masked and pruned agree up to here only."""
-    if not samples or options.recover is False:
+    """With other weights. It comes after verification: masked and pruned agree up to here only."""
+    if (method := recovery(options, bool(samples))) is None:
         return done
-    how = partial(recover, threads=options.threads, seed=options.seed, observe=observe)
-    found = how(dependencies, removed, done.model, samples)
+    how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
+    found = how(dependencies, removed, done.model, samples, method=method)
     return replace(done, model=found.model, report=replace(done.report, recovery=found))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from onnxprune.importance import Scores, criterion_of
 from onnxprune.labels import Ids
 from onnxprune.model import Model
 from onnxprune.normalise import normalise
+from onnxprune.pipeline.inputs import recovery
 from onnxprune.pipeline.options import Options
 from onnxprune.pipeline.plans import as_asked, plan_aligned
 from onnxprune.plan import Allocation, Limits, Plan, Sharing, Target, across, fingerprint, uniform
@@ -124,9 +126,10 @@ class SteppedPlans:
     def onward(self, stage: Stage, removed: Ids, lost: Ids) -> Stage:
         """Prune, refit and score."""
         model = rewrite(stage.dependencies, removed)
-        if self.samples and self.options.recover is not False:
-            how = {"threads": self.options.threads, "seed": self.options.seed}
-            model = recover(self.dependencies, lost, model, self.samples, **how, observe=self.observe).model
+        if (method := recovery(self.options, bool(self.samples))) is not None:
+            options = self.options
+            how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, method=method)
+            model = how(self.dependencies, lost, model, self.samples, observe=self.observe).model
         smaller = retraced(model, self.dependencies)
         return Stage(smaller, self.rescore(smaller), lost, origins(self.dependencies, lost, smaller))
 

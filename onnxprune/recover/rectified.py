@@ -132,9 +132,11 @@ def rectified(
         return None
     chosen = replace(update, before=errors[0], after=errors[best])
     if best == 1:
-        return chosen
+        harmless = window.error(held.predicted(update.matrix, slope), held.wanted, weight) <= errors[best]
+        return chosen if harmless else replace(chosen, matrix=update.part)
     whole = iterated([fit, held], moments[0] + moments[1], update, window, slope, back, intercept=intercept)
-    return replace(chosen, matrix=whole)
+    harmless = window.error(held.predicted(whole, slope), held.wanted, weight) <= errors[best]
+    return replace(chosen, matrix=whole if harmless else part)
 
 
 def iterated(

@@ -51,6 +51,8 @@ def best_update(fit: Moments, held: Moments, weight: Floats, *, intercept: bool 
     if best[0] >= 0:
         return None
     whole, part = (solved(moments, best[1], intercept=intercept) for moments in (fit + held, fit))
+    if not float((weight * held.change(whole)).sum()) <= best[0]:  # sites to fit to that outweigh those held out
+        whole = part
     return Update(whole, part, best[1], before, before + best[0])
 
 

@@ -112,10 +112,13 @@ def recovery(found: Recovered) -> str:
     """What refitting came to."""
     if found.note:
         return found.note
-    done = sum(layer.ridge is not None for layer in found.layers)
+    done = f"{sum(bool(layer.method) for layer in found.layers)} of {plural(len(found.layers), 'layer')}"
+    if not found.samples:
+        return f"{done} took over what similar filters computed; without samples nothing tells how near that comes"
+    how = "refitted" if found.method == "ridge" else f"recovered ({found.method})"
+    parts = [f"{done} {how} on {plural(found.samples, 'sample')}"]
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]
-    parts = [f"{done} of {plural(len(found.layers), 'layer')} refitted on {plural(found.samples, 'sample')}"]
     if None not in errors:
         parts.append(f"output error {errors[0]:.1%} to {errors[1]:.1%}")
     if None not in same:
