@@ -22,6 +22,7 @@ from onnxprune.cli.options import (
     BestEffort,
     Criterion,
     Data,
+    Dead,
     Ep,
     Folder,
     Force,
@@ -108,6 +109,7 @@ def prune(
     data: Data = None,
     recover: Recover = None,
     samples: Samples = 1024,
+    dead: Dead = False,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -124,12 +126,11 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
-    target = requested(ratio, macs, params, speedup, latency_ms)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    target, limits = requested((ratio, macs, params, speedup, latency_ms), scope, max_ratio, skip, layer_ratio, rows)
     check_side_files([model, output, data], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
-    options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
-    deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
+    how = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples, dead)
+    deliver(partial(pipeline.prune, model, output, target, limits, how), plan_out, report, html, as_json)
 
 
 @app.command()
@@ -276,9 +277,17 @@ def check_side_files(taken: Sequence[Path | None], wanted: Sequence[Path | None]
         used.add(path.resolve())
 
 
-def requested(*values: float | None) -> Target | None:
-    """The target that was asked for, its values in the order of `Target`'s fields; None where none was."""
-    return Target(*values) if any(value is not None for value in values) else None
+def requested(
+    values: Sequence[float | None],
+    scope: str,
+    max_ratio: float | None,
+    skip: Sequence[str] | None,
+    layers: list[str] | None,
+    rows: str,
+) -> tuple[Target | None, Limits]:
+    """The target that was asked for, its values in the order of `Target`'s fields, None where none was; and limits."""
+    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layers or []), rows)
+    return Target(*values) if any(value is not None for value in values) else None, limits
 
 
 def deliver(

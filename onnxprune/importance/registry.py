@@ -39,6 +39,8 @@ class Scores:
         additive: Whether scores are errors, so that groups compare and what units cost together is the sum.
         comparable: Whether scores of different groups compare as they are, so that a threshold over all of them need
             not scale each by its mean.
+        dead: Per unit, whether nothing depends on it: it goes before all others. Shape (units,); None: none is known.
+        only_dead: Whether nothing else may go.
     """
 
     criterion: str
@@ -46,6 +48,8 @@ class Scores:
     filters: Mapping[Source, Floats] = field(default_factory=dict)
     additive: bool = False
     comparable: bool = False
+    dead: NDArray[np.bool_] | None = None
+    only_dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)

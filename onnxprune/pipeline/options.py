@@ -40,6 +40,7 @@ class Options:
         ep: Execution provider to time on; verification runs on the CPU.
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
+        dead: Whether units that no output depends on go first; without a target nothing else goes.
     """
 
     criterion: str = "auto"
@@ -59,6 +60,7 @@ class Options:
     ep: str = "cpu"
     recover: bool | None = None
     samples: int = 1024
+    dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from onnxprune import lossless
 from onnxprune.bench import MARGIN, Comparison
 from onnxprune.fit import Fitted
 from onnxprune.recover import Recovered
@@ -120,6 +121,15 @@ def recovery(found: Recovered) -> str:
     if None not in same:
         parts.append(f"same top-1 {same[0]:.1%} to {same[1]:.1%}")
     return "; ".join(parts)
+
+
+def dead(causes: Mapping[str, int]) -> str:
+    """How many units no output depends on, and why; nothing is said of an empty one."""
+    return (
+        f"{sum(causes.values()):,}: {lossless.causes(causes)}; 'prune --dead' removes them without loss"
+        if causes
+        else "none"
+    )
 
 
 def importance(kept: float) -> str:
