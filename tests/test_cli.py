@@ -25,7 +25,7 @@ from tests.contract import check_removed, check_report, environment, onnxprune, 
 SYNOPSIS = {
     "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed --threads --plan-out P.json "
-    "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
+    "--report R.json --dead --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
     "--latency-ms T --best-effort --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
     "--html R.html",

@@ -141,7 +141,7 @@ def matrix_product(site: Site) -> Linear | None:
     for operand in (0, 1):
         weight = stored(site.input(1 - operand))
         x = site.input(operand)
-        if weight is None or weight.ndim != 2 or x.low.ndim < 2 or stored(x) is not None:
+        if weight is None or weight.ndim != 2 or x.low.ndim < 2:
             continue
         turned = [bool(site.op.attr(name, 0)) if site.op.kind == "Gemm" else False for name in ("transA", "transB")]
         inner = -1 if (operand == 0) != turned[operand] else -2

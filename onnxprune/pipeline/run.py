@@ -218,7 +218,8 @@ def carry_out(
     if dead:
         same = (original, dependencies, found.removed, found.model, given)
         lossless = unchanged(*same, threads=options.threads) if harmless(dead, found.removed) else None
-        report = replace(report, dead=dead_report(dead, found.removed, lossless))
+        listed = {name: axes for name, axes in report.removed.items() if name not in dead.added}
+        report = replace(report, dead=dead_report(dead, found.removed, lossless), removed=listed)
     done = refitted(Pruned(found.model, found.plan, report), dependencies, found.removed, samples, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
     if options.time or in_time:  # a target in time is never delivered without one

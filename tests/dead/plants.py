@@ -94,9 +94,7 @@ def unread() -> Planted:
     net.weights["c2.w"][:, 3] = 0
     net.weights["c2.w"][:5, 4] = 0
     net.weights["c3.w"][:, 5] = 0
-    return Planted(
-        net.model(["N", 3, 8, 8], ["N", 5]), {("c1.w", 3): UNREAD, ("c1.w", 4): UNREAD, ("c2.w", 5): UNREAD}
-    )
+    return Planted(net.model(["N", 3, 8, 8], ["N", 5]), {("c1.w", 3): UNREAD, ("c1.w", 4): UNREAD, ("c2.w", 5): UNREAD})
 
 
 def never_fires() -> Planted:
@@ -169,7 +167,7 @@ def ring() -> Planted:
 
 
 def depthwise() -> Planted:
-    """A depthwise filter is zero: its channel goes, and the one that feeds it. Input zero, bias above zero: constant."""
+    """A zero depthwise filter: its channel goes, and what feeds it. Zero input, bias above zero: constant."""
     net = Net(9)
     h = net.op("Relu", [net.conv("x", "e", 8, 3)], "e.r")
     h = net.op("Relu", [net.conv(h, "d", 8, 8, 3, group=8)], "d.r")
@@ -207,9 +205,7 @@ def concatenated() -> Planted:
     h = net.op("Reshape", [h, net.constant("shape", [-1, 12])], "flat")
     net.dense(h, "fc", 5, 12, "y")
     net.weights["fc.w"][:, [1, 10]] = 0
-    return Planted(
-        net.model(["N", 3, 8, 8], ["N", 5]), {("c1.w", 0): ZERO, ("c1.w", 1): UNREAD, ("g.w", 2): UNREAD}
-    )
+    return Planted(net.model(["N", 3, 8, 8], ["N", 5]), {("c1.w", 0): ZERO, ("c1.w", 1): UNREAD, ("g.w", 2): UNREAD})
 
 
 def flattened() -> Planted:
@@ -290,7 +286,9 @@ def attention() -> Planted:
     net = Net(13)
     rows = {}
     for name in "qkv":
-        h = net.op("Add", [net.op("MatMul", ["x", net.weight(f"{name}.w", 8, 12)], f"{name}.m"), f"{name}.b"], f"{name}.a")
+        h = net.op(
+            "Add", [net.op("MatMul", ["x", net.weight(f"{name}.w", 8, 12)], f"{name}.m"), f"{name}.b"], f"{name}.a"
+        )
         net.weight(f"{name}.b", 12)
         h = net.op("Reshape", [h, net.constant(f"{name}.s", [0, 5, 3, 4])], f"{name}.r")
         rows[name] = net.op("Transpose", [h], f"{name}.t", perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3])
