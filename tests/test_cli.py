@@ -28,7 +28,7 @@ SYNOPSIS = {
     "--steps --align auto|N --max-ratio "
     "--skip GLOB --layer-ratio GLOB=R --data PATH --preprocess HOW --gradients G.npz --threshold "
     "--eval SCRIPT.py --recover --no-recover --samples --seed --threads --plan-out P.json "
-    "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
+    "--report R.json --dead --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
     "--latency-ms T --best-effort --recovery --memory GIB --json",
     "apply": "IN.onnx P.json --output -o OUT.onnx --data PATH --preprocess HOW --eval SCRIPT.py --recover "
     "--no-recover --samples --force --strict --ep "
@@ -336,7 +336,7 @@ def test_errors_that_nobody_foresaw_are_one_line_too(model: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(pipeline.run, "score", broken)
+    monkeypatch.setattr("onnxprune.pipeline.ranked.score", broken)
     found = onnxprune(*prune(model))
     assert found.code == 1 and found.err.count("\n") == 1 and "ZeroDivisionError: two lines" in found.err
     assert "ONNXPRUNE_DEBUG=1" in found.err

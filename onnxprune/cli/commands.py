@@ -23,6 +23,7 @@ from onnxprune.cli.options import (
     BestEffort,
     Criterion,
     Data,
+    Dead,
     Ep,
     Folder,
     Force,
@@ -126,6 +127,7 @@ def prune(
     recovery: Recovery = "auto",
     samples: Samples = 1024,
     memory: Memory = 2.0,
+    dead: Dead = False,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -149,7 +151,7 @@ def prune(
     options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
     options = replace(options, preprocess=preprocess, script=script, gradients=gradients)
     options = replace(options, allocate=allocate, sensitivity=sensitivity, steps=steps)
-    options = replace(options, recovery=recovery, memory=parse_memory(memory))
+    options = replace(options, recovery=recovery, memory=parse_memory(memory), dead=dead)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 

@@ -140,6 +140,14 @@ Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses insi
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
 HtmlOut = Annotated[Path | None, typer.Option("--html", metavar="R.html", help="Write the report as a web page.")]
+Dead = Annotated[
+    bool,
+    typer.Option(
+        "--dead",
+        help="Remove the units that no output depends on: zero filters, channels nobody reads, ReLUs that never fire. "
+        "Lossless, and nothing else goes without a target; with one, they go first.",
+    ),
+]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
 ThroughNorms = Annotated[
     bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")

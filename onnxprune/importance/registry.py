@@ -45,6 +45,8 @@ class Scores:
         unscored: Units that the criterion says nothing about; they stay.
         why: What to note about a group that stays whole for that.
         settings: What else the scores depend on, for the plan to tell.
+        dead: Per unit, whether nothing depends on it: it goes before all others. Shape (units,); None: none is known.
+        only_dead: Whether nothing else may go.
     """
 
     criterion: str
@@ -55,6 +57,8 @@ class Scores:
     unscored: Ids = field(default_factory=lambda: NOTHING)
     why: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
+    dead: NDArray[np.bool_] | None = None
+    only_dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,7 @@ class Options:
         steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
         recovery: How weights are refitted, a name in `recover.METHODS`; auto: `ridge` with samples, `merge` without.
         memory: Bytes of activations held in memory while samples are looked at; what is beyond lies in files.
+        dead: Whether units that no output depends on go first; without a target nothing else goes.
     """
 
     criterion: str = "auto"
@@ -76,6 +77,7 @@ class Options:
     steps: int = 1
     recovery: str = "auto"
     memory: int = MEMORY
+    dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)

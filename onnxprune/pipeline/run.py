@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from onnxprune.data import Samples, kind_of
-from onnxprune.errors import OnnxpruneError
+from onnxprune.data import Samples
+from onnxprune.dead import Dead, settle
+from onnxprune.errors import NoSpeedup, PlanError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
-from onnxprune.importance import NOTHING, Evidence, Scores, score
-from onnxprune.isolate import Replan, isolate
-from onnxprune.metric import metric, metric_of
+from onnxprune.importance import Scores
+from onnxprune.isolate import Replan, Verified, isolate
+from onnxprune.lossless import harmless, nothing_dead, plan_dead, unchanged
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.allocate import Case, allocation, check_allocation
-from onnxprune.pipeline.inputs import (
-    calibration,
-    loss_gradients,
-    read_samples,
-    recovery,
-    sample,
-    time_pair,
-    timing_feeds,
-)
+from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as
+from onnxprune.pipeline.inputs import recovery, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
+from onnxprune.pipeline.ranked import ranked, ranked_by
 from onnxprune.pipeline.steps import SteppedPlans, check_steps
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
 from onnxprune.report import Report, make_report
+from onnxprune.report.dead import dead_report
 from onnxprune.rewrite import removal
 from onnxprune.runtime import Feeds, provider_name
 from onnxprune.trace import Dependencies, trace
@@ -57,7 +53,7 @@ def prune(
     Args:
         source: The model file.
         output: Where the pruned model goes.
-        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says.
+        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says, nor `options.dead` is on.
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
@@ -69,17 +65,25 @@ def prune(
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
     options, limits = options or Options(), limits or Limits()
-    target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
+    target = target or (None if options.dead or limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
     check_options(options, target, limits)
-    original, dependencies = opened(Path(source), Path(output), options, observe, prepared)
-    step = options.align or (limits.align if limits.align > 1 else None)
-    limits = replace(limits, align=step or step_for(options, observe))
+    original, dependencies, dead = opened(Path(source), Path(output), options, observe, prepared)
     given = gathered(Path(source), original, options, observe, data)
-    rank = partial(ranked, dependencies, given.batches, options, observe)
-    how, fixed = (given, target, limits, options, observe), step is not None
+    if dead and target is None and not limits.layer_ratios:
+        return stripped(original, dead, Path(output), limits, options, given, observe, receive)
+    limits, fixed = aligned(limits, options, observe)
+    rank = partial(ranked, dependencies, given.batches, options, observe, dead=dead)
+    how = given, target, limits, options, observe
     chosen, replan, scores = planned(rank, lambda s: replanner(original, dependencies, s, *how, fixed=fixed))
-    carried = chosen, Path(output), options, observe, receive, replan, scores, given
-    return carry_out(original, dependencies, *carried)
+    return carry_out(
+        original, dependencies, chosen, Path(output), options, observe, receive, replan, scores, given, dead
+    )
+
+
+def aligned(limits: Limits, options: Options, observe: Observer) -> tuple[Limits, bool]:
+    """Limits with the width step that holds, and whether it was given, not measured."""
+    step = options.align or (limits.align if limits.align > 1 else None)
+    return replace(limits, align=step or step_for(options, observe)), step is not None
 
 
 def apply(
@@ -97,10 +101,12 @@ def apply(
         PlanError: It was made for another model, or leaves an axis empty or rows uneven.
         OnnxpruneError: As `prune`.
     """
-    options = prepared_as(replace(options or Options(), through_norms=chosen.through_norms), chosen)
-    original, dependencies = opened(Path(source), Path(output), options, observe)
+    options = options or Options()
+    options = replace(options, through_norms=chosen.through_norms, dead=chosen.dead)
+    options = prepared_as(options, chosen)
+    original, dependencies, dead = opened(Path(source), Path(output), options, observe)
     given = gathered(Path(source), original, options, observe)
-    facts = chosen, Path(output), options, observe, receive, None, ranked_by(dependencies, chosen), given
+    facts = chosen, Path(output), options, observe, receive, None, ranked_by(dependencies, chosen), given, dead
     return carry_out(original, dependencies, *facts)
 
 
@@ -110,48 +116,70 @@ def opened(
     options: Options,
     observe: Observer,
     prepared: tuple[Model, Dependencies] | None = None,
-) -> tuple[Model, Dependencies]:
-    """The model, loaded and traced, once nothing speaks against the output or the provider."""
+) -> tuple[Model, Dependencies, Dead | None]:
+    """A file, traced, once nothing speaks against the output or the provider, and its dead units if they are wanted.
+
+    The dependencies are then those of the model that can lose the dead as they are.
+    """
     provider_name(options.ep)  # refuse one that is absent before any work
     check_output(source, output, options.overwrite)
     original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
     check_weights(original, dependencies, output, options.overwrite)
-    return original, dependencies
+    if not options.dead:
+        return original, dependencies, None
+    observe("find dead units", 0.0)
+    found = settle(dependencies)
+    return original, found.dependencies, found
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What the user gave, as the stages need it.
+def stripped(
+    original: Model,
+    dead: Dead,
+    output: Path,
+    limits: Limits,
+    options: Options,
+    given: Given,
+    observe: Observer,
+    receive: Receiver,
+) -> Pruned:
+    """Remove the dead units and nothing else.
 
-    Attributes:
-        samples: Samples, all that were read.
-        batches: Those that scores and weights are fitted to; none where there are too few.
-        metric: The metric of the dense model.
+    All that rows allow go, whatever widths that leaves. Where the result was timed and is slower, widths are kept at
+    the step this machine rewards instead; an alignment that was asked for holds from the first.
+
+    Raises:
+        PlanError: No unit is dead, or recovery was asked for.
+        NoSpeedup: What is left is slower either way.
     """
+    check_dead(dead, options)
+    options, given = replace(options, criterion="l1", recover=False), replace(given, batches=())
+    scores = ranked(dead.dependencies, (), options, observe)
+    fixed = options.align or (limits.align if limits.align > 1 else None)
+    found: list[Pruned] = []
+    refused: NoSpeedup | None = None
+    for at in (fixed,) if fixed else (1, None):
+        within = replace(limits, align=at or step_for(options, observe))
+        chosen = plan_dead(dead, scores, within)
+        if refused and not any(g.removed for g in chosen.groups):
+            break
+        try:
+            replan = partial(plan_dead, dead, scores, within)
+            facts = chosen, output, options, observe, found.append, replan, scores, given, dead
+            carry_out(original, dead.dependencies, *facts)
+            receive(found[-1])
+            return found[-1]
+        except NoSpeedup as error:
+            refused = refused or error
+    receive(found[0])
+    raise refused or nothing_dead(dead)
 
-    samples: Samples | None = None
-    batches: Sequence[Feeds] = ()
-    metric: float | None = None
 
-
-def gathered(
-    source: Path, original: Model, options: Options, observe: Observer, samples: Samples | None = None
-) -> Given:
-    """Read the samples, unless that was done, and measure the metric: a script that fails should fail at once."""
-    samples, value = samples or read_samples(original, options, observe), None
-    batches = calibration(original, options, samples)
-    if options.script is not None:
-        observe("metric of the dense model", 0.0)
-        value = metric(options.script, source, threads=options.threads)
-    return Given(samples, batches, value)
-
-
-def prepared_as(options: Options, chosen: Plan) -> Options:
-    """Options with the preprocessing of images that a plan was made with, unless another is asked for."""
-    held = chosen.settings.get("preprocess")
-    if options.preprocess is not None or options.data is None or not isinstance(held, str):
-        return options
-    return replace(options, preprocess=held) if kind_of(options.data) == "images" else options
+def check_dead(dead: Dead, options: Options) -> None:
+    """Refuse to remove the dead alone where there are none, or where recovery was asked for."""
+    if options.recover:
+        raise PlanError("--dead alone loses nothing to recover", remedy="leave --recover out, or give a target")
+    if not dead.units.size:
+        raise nothing_dead(dead)
 
 
 def check_options(options: Options, target: Target | None, limits: Limits) -> None:
@@ -183,29 +211,6 @@ def replanner(
     return planner(original, dependencies, scores, *how_at_once, fixed=fixed, sharing=sharing)
 
 
-def ranked(
-    dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer, first: Plan | None = None
-) -> Scores:
-    """The scores to plan by; `first` is a provisional plan, if there is one."""
-    observe("score", 0.0)
-    name = options.criterion
-    if name == "auto":
-        name = "reconstruction" if samples and options.recover is not False else "l1"
-    how = partial(Evidence, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
-    removed = first.removed(dependencies) if first else NOTHING
-    return score(dependencies, name, how(samples, loss_gradients(options), removed=removed))
-
-
-def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
-    """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
-    try:
-        seed = int(str(chosen.settings.get("seed", 0)))
-        evidence = Evidence(seed=seed, removed=chosen.removed(dependencies))
-        return score(dependencies, str(chosen.settings.get("criterion")), evidence)
-    except OnnxpruneError:  # the report does without; the plan itself is all that counts
-        return None
-
-
 def prepare(
     source: Path | str, observe: Observer = silent, *, through_norms: bool = False
 ) -> tuple[Model, Dependencies]:
@@ -227,6 +232,7 @@ def carry_out(
     replan: Replan | None = None,
     scores: Scores | None = None,
     given: Given | None = None,
+    dead: Dead | None = None,
 ) -> Pruned:
     """Rewrite, verify, recover, time (a plan fitted to a time has been), and save unless the timing is against it."""
     if not chosen.removed(dependencies).size:
@@ -238,11 +244,13 @@ def carry_out(
     found = isolate(dependencies, chosen, verified, threads=options.threads, replan=replan, observe=observe)
     if options.strict and found.isolated:
         raise not_all(found.isolated)
-    names = (str(original.path or "model"), str(output))
-    gone = removal(dependencies, found.removed)
-    facts = (noted(found.plan, given.samples), found.removed, gone, found.equivalence)
-    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    done = Pruned(found.model, facts[0], replace(report, data=given.samples.about if given.samples else None))
+    report = reported(original, dependencies, found, output, scores, given)
+    if dead:
+        same = (original, dependencies, found.removed, found.model, verified)
+        lossless = unchanged(*same, threads=options.threads) if harmless(dead, found.removed) else None
+        listed = {name: axes for name, axes in report.removed.items() if name not in dead.added}
+        report = replace(report, dead=dead_report(dead, found.removed, lossless), removed=listed)
+    done = Pruned(found.model, noted(found.plan, given.samples), report)
     done = refitted(done, dependencies, found.removed, given.batches, options, observe)
     done = evaluated(done, given.metric, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
@@ -251,6 +259,17 @@ def carry_out(
         facts_in_time = fitted, shaped, done.model, timing_feeds(original, feeds, options), options, observe
         done = replace(done, report=timed(done.report, *facts_in_time))
     return delivered(done, output, observe, receive)
+
+
+def reported(
+    original: Model, dependencies: Dependencies, found: Verified, output: Path, scores: Scores | None, given: Given
+) -> Report:
+    """The report of a plan that was carried out, before anything was timed. It names what the input file names."""
+    names = (str(original.path or "model"), str(output))
+    gone = removal(dependencies, found.removed)
+    facts = (noted(found.plan, given.samples), found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
+    return replace(report, data=given.samples.about if given.samples else None)
 
 
 def refitted(
@@ -262,27 +281,12 @@ def refitted(
     observe: Observer,
 ) -> Pruned:
     """With other weights. It comes after verification: masked and pruned agree up to here only."""
-    if (method := recovery(options, bool(samples))) is None:
+    method = recovery(options, bool(samples))
+    if method is None or done.report.lossless:
         return done
     how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
     found = how(dependencies, removed, done.model, samples, method=method)
     return replace(done, model=found.model, report=replace(done.report, recovery=found))
-
-
-def noted(plan: Plan, data: Samples | None) -> Plan:
-    """The plan with the preprocessing of the images it was made or carried out with, so that it can be replayed."""
-    held = data.about.get("preprocess") if data else None
-    return replace(plan, settings={**plan.settings, "preprocess": held}) if held else plan
-
-
-def evaluated(done: Pruned, dense: float | None, options: Options, observe: Observer) -> Pruned:
-    """With the user's metric, of the model that is to be delivered."""
-    if options.script is None or dense is None:
-        return done
-    observe("metric of the pruned model", 0.0)
-    value = metric_of(options.script, done.model, threads=options.threads)
-    held = {"script": str(options.script), "before": dense, "after": value}
-    return replace(done, report=replace(done.report, metric=held))
 
 
 def delivered(done: Pruned, output: Path, observe: Observer, receive: Receiver) -> Pruned:

@@ -9,7 +9,8 @@ from onnxprune.importance import score
 from onnxprune.pipeline.curves import Wanted, all_samples, curves_of, recommended
 from onnxprune.pipeline.inputs import calibration, sample, timing_feeds
 from onnxprune.pipeline.options import Options
-from onnxprune.pipeline.run import prepare, ranked
+from onnxprune.pipeline.ranked import ranked
+from onnxprune.pipeline.run import prepare
 from onnxprune.plan import Limits, Target
 from onnxprune.plan.levels import choosers_of, levels_of
 from onnxprune.profile import Profile, profile_of, profiler_of

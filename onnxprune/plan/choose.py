@@ -76,6 +76,8 @@ class Chooser:
         self.unscored = [np.isin(group.units, self.scores.unscored) for group in self.groups]
         for ratios, unscored in zip(self.forced, self.unscored, strict=True):
             ratios[unscored] = 0.0
+        none = np.zeros(self.dependencies.unit_count, dtype=bool)
+        self.dead = [(none if self.scores.dead is None else self.scores.dead)[g.units] for g in self.groups]
         self.tables: list[Table] = tabulate(self.dependencies, self.groups)
         self.norm = [comparable(self.scores, self.scores.values[g.units]) for g in self.groups]
         self.equal = [self.option(g, equal(table)) for g, table in enumerate(self.tables)]
@@ -96,7 +98,9 @@ class Chooser:
         key = (g, way.name.encode() + way.gone.tobytes())
         if key not in self.made:
             norm = mean_of_bundles(way, self.norm[g])
-            self.made[key] = Option(way, classes_of(self.tables[g], way), norm, np.argsort(norm, kind="stable"))
+            alive = mean_of_bundles(way, self.dead[g]) < 1
+            order = np.lexsort((norm, alive))  # the dead first; equal ones in the order of their positions
+            self.made[key] = Option(way, classes_of(self.tables[g], way), norm, order)
         return self.made[key]
 
     def options(self, g: int, share: Floats) -> Iterator[Option]:
@@ -122,18 +126,26 @@ class Chooser:
             self.sets[g] = row_sets(self.tables[g])
         if not self.sets[g]:
             return None
-        held = self.forced[g] == 0.0
+        held = self.kept(g)
         way = whole(self.tables[g], self.sets[g], self.norm[g], share, held, self.limits.align)
         return None if way is None else self.option(g, way)
 
     def share(self, g: int, level: float) -> Floats:
-        """How much of each unit of group `g` should go at a level."""
-        return np.where(np.isnan(self.forced[g]), self.sharing.share(g, level), self.forced[g])
+        """How much of each unit of group `g` should go at a level; the dead ones take it before all others."""
+        share = np.where(np.isnan(self.forced[g]), self.sharing.share(g, level), self.forced[g])
+        return dead_first(share, self.dead[g] & ~self.kept(g))
+
+    def kept(self, g: int) -> NDArray[np.bool_]:
+        """The units of group `g` that stay for certain. Shape (units,)."""
+        held: NDArray[np.bool_] = self.forced[g] == 0.0
+        return held | ~self.dead[g] if self.scores.only_dead else held
 
     def group(self, g: int, level: float) -> tuple[Ids, str]:
         """Removed positions of a group at a level, and a note: the first way that comes near the share, or the best."""
         if (self.forced[g] == 0.0).all():
             return np.zeros(0, dtype=np.int64), self.scores.why if self.unscored[g].all() else "kept whole as asked"
+        if self.kept(g).all():
+            return np.zeros(0, dtype=np.int64), ""
         share, best = self.share(g, level), None
         ratio = min(float(share.mean()), self.ceiling)
         for option in self.options(g, np.minimum(share, self.ceiling)):
@@ -141,7 +153,7 @@ class Chooser:
             miss = abs(positions.size / self.groups[g].units.size - ratio)
             if best is None or miss < best[0]:
                 best = miss, positions, note
-            if miss <= NEAR:
+            if miss <= (0.0 if self.scores.only_dead else NEAR):
                 break
         assert best is not None
         return best[1], best[2]
@@ -174,6 +186,9 @@ class Chooser:
         least = np.ceil(classes.size * (1 - self.ceiling) - 1e-9).astype(np.int64)
         held = np.bincount(classes.of, mean_of_bundles(way, self.forced[g] == 0.0) > 0, minlength=kinds) > 0
         least = np.where(held, classes.size, least)
+        if self.scores.only_dead:
+            stay = np.bincount(classes.of, mean_of_bundles(way, self.kept(g)) > 0, minlength=kinds)
+            least = exact = np.maximum(least, stay)
         return np.maximum(np.where(option.full, classes.size, exact), least), least
 
     def removal(self, level: float) -> list[tuple[Ids, str]]:
@@ -184,6 +199,20 @@ class Chooser:
         """Unit numbers of a choice."""
         parts = [g.units[positions] for g, (positions, _) in zip(self.groups, choice, strict=True)]
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
+
+
+def dead_first(share: Floats, dead: NDArray[np.bool_]) -> Floats:
+    """Shares that the dead units take before all others: as many go in all, or all of the dead if these are more.
+
+    Args:
+        share: How much of each unit should go. Shape (units,).
+        dead: Which units nothing depends on. Shape (units,).
+    """
+    if not dead.any():
+        return share
+    others = float(share[~dead].sum())
+    left = max(0.0, float(share.sum()) - int(dead.sum()))
+    return np.where(dead, 1.0, share * (left / others if others else 0.0))
 
 
 def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
@@ -235,6 +264,7 @@ def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]
         "criterion": chooser.scores.criterion,
         **chooser.scores.settings,
         **({"allocate": chooser.allocation.name} if chooser.allocation else {}),
+        **({"dead": True} if chooser.scores.dead is not None else {}),
         **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)

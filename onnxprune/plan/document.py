@@ -59,6 +59,11 @@ class Plan:
         """Whether the groups are those of a trace through operators that mix an axis with itself."""
         return self.settings.get("through_norms") is True
 
+    @property
+    def dead(self) -> bool:
+        """Whether the groups are those of a model whose biases have taken over the constants of its dead units."""
+        return self.settings.get("dead") is True
+
     def removed(self, dependencies: Dependencies) -> Ids:
         """Unit numbers this plan removes from a model.
 

@@ -63,6 +63,8 @@ def findings(report: Report) -> Iterator[str]:
         yield f"- **Left whole:** {code(group)}: {escaped(reason)}"
     for name, line in words.approximation(report.verified):
         yield f"- **{name.capitalize()}:** {escaped(line)}"
+    for name, line in report.dead.facts() if report.dead else ():
+        yield f"- **{name.capitalize()}:** {escaped(line)}"
     if report.recovery:
         yield f"- **Recovered:** {words.recovery(report.recovery)}"
     if pictures := words.samples(report.data):

@@ -72,6 +72,8 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
         yield "importance", canvas.text(words.importance(report.kept))
     yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
     yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
+    for name, line in report.dead.facts() if report.dead else ():
+        yield name, canvas.text(line, "green" if report.lossless else "")
     if report.recovery:
         yield "recovered", canvas.text(words.recovery(report.recovery), "green")
     if pictures := words.samples(report.data):
@@ -182,6 +184,7 @@ def model_facts(canvas: Canvas, found: Inspection) -> Iterator[tuple[str, Text]]
     counted = "a sample, with open sizes counted as 1" if found.open_sizes else "a sample"
     yield "MACs", canvas.text(f"{words.count(found.cost.macs)} {counted}")
     yield "prunable", canvas.text(prunable(found))
+    yield "dead units", canvas.text(words.dead(found.dead), "yellow" if found.dead else "")
     if found.through:
         kinds = Counter(found.through.values())
         yield "through", canvas.text(f"{', '.join(f'{n} {k}' for k, n in kinds.items())}: approximate", "yellow")

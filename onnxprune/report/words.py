@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from onnxprune import lossless
 from onnxprune.bench import MARGIN, Comparison
 from onnxprune.fit import Fitted
 from onnxprune.recover import Recovered
@@ -151,6 +152,15 @@ def doubts(about: Mapping[str, Any] | None) -> list[str]:
     if about and about.get("unreadable"):
         found.append(f"{plural(int(about['unreadable']), 'image')} could not be read: {about['first_unreadable']}")
     return found
+
+
+def dead(causes: Mapping[str, int]) -> str:
+    """How many units no output depends on, and why; nothing is said of an empty one."""
+    return (
+        f"{sum(causes.values()):,}: {lossless.causes(causes)}; 'prune --dead' removes them without loss"
+        if causes
+        else "none"
+    )
 
 
 def importance(kept: float) -> str:

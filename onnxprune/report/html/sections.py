@@ -96,6 +96,7 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield from words.approximation(report.verified)
     if report.isolated:
         yield "left whole", words.isolated(report.isolated)
+    yield from report.dead.facts() if report.dead else ()
     if report.recovery:
         yield "recovered", words.recovery(report.recovery)
     if pictures := words.samples(report.data):
