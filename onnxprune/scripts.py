@@ -67,6 +67,8 @@ def answer_in(worker: str, script: Path, answer: Path, arguments: str) -> None:
         held: dict[str, Any] = {"value": getattr(import_module(module), name)(script, **json.loads(arguments))}
     except DataError as error:
         held = {"error": error.what, "remedy": error.remedy}
+    except KeyboardInterrupt:
+        sys.exit(130)  # the terminal sends it to all; the parent says what there is to say
     except Exception as error:
         traceback.print_exc()
         own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == script]

@@ -72,3 +72,11 @@ def test_ctrl_c_ends_the_script_and_leaves_no_file(tmp_path: Path) -> None:
     else:
         pytest.fail("the script outlived its parent")
     assert not list(scratch.iterdir())
+
+
+def test_an_interrupted_script_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("def answer(word): raise KeyboardInterrupt\n")
+    with pytest.raises(DataError, match="exit code 130"):
+        ask(worker, script, {"word": ""}, "")
+    assert capfd.readouterr() == ("", "")
