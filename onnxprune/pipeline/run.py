@@ -57,9 +57,8 @@ def prune(
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
-        prepared: What `prepare` gave for the same file and options, if it was called before.
-        data: What `read_samples` gave for the same file and options, if it was called before.
         receive: Called with the result once it is saved, or refused for not being faster.
+        prepared: What `prepare` gave for the same file and options, if called before; `data`: what `read_samples` gave.
 
     Raises:
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
@@ -75,9 +74,8 @@ def prune(
     rank = partial(ranked, dependencies, given.batches, options, observe, dead=dead)
     how = given, target, limits, options, observe
     chosen, replan, scores = planned(rank, lambda s: replanner(original, dependencies, s, *how, fixed=fixed))
-    return carry_out(
-        original, dependencies, chosen, Path(output), options, observe, receive, replan, scores, given, dead
-    )
+    rest = options, observe, receive, replan, scores, given, dead
+    return carry_out(original, dependencies, chosen, Path(output), *rest)
 
 
 def aligned(limits: Limits, options: Options, observe: Observer) -> tuple[Limits, bool]:
