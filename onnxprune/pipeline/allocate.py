@@ -16,6 +16,7 @@ from onnxprune.model import Model
 from onnxprune.pipeline.curves import curves_of
 from onnxprune.pipeline.options import Options
 from onnxprune.plan import Limits, Sharing, Target, across, uniform
+from onnxprune.plan.redundancy import redundancy
 from onnxprune.progress import Observer
 from onnxprune.sensitivity import by_sensitivity
 from onnxprune.sensitivity.curves import read
@@ -66,6 +67,7 @@ ALLOCATIONS: Mapping[str, Callable[[Case], Sharing | None]] = {
     "uniform": lambda case: uniform(case.dependencies),
     "global": lambda case: across(case.dependencies, case.scores),
     "sensitivity": sensitivity,
+    "redundancy": lambda case: redundancy(case.dependencies, case.scores),
 }
 
 

@@ -58,14 +58,13 @@ def prune(
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
         receive: Called with the result once it is saved, or refused for not being faster.
-        prepared: What `prepare` gave for the same file and options, if called before; `data`: what `read_samples` gave.
+        prepared: What `prepare` gave for the same file and options, if it was called before.
+        data: What `read_samples` gave for the same file and options, if it was called before.
 
     Raises:
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
-    options, limits = options or Options(), limits or Limits()
-    target = target or (None if options.dead or limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
-    check_options(options, target, limits)
+    target, limits, options = checked(target, limits or Limits(), options or Options())
     original, dependencies, dead = opened(Path(source), Path(output), options, observe, prepared)
     given = gathered(Path(source), original, options, observe, data)
     if dead and target is None and not limits.layer_ratios:
@@ -180,10 +179,12 @@ def check_dead(dead: Dead, options: Options) -> None:
         raise nothing_dead(dead)
 
 
-def check_options(options: Options, target: Target | None, limits: Limits) -> None:
-    """Refuse what cannot be carried out before any work."""
+def checked(target: Target | None, limits: Limits, options: Options) -> tuple[Target | None, Limits, Options]:
+    """The target with its default, limits and options, once nothing in them speaks against carrying them out."""
+    target = target or (None if options.dead or limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
     check_allocation(options, target)
     check_steps(options, target, limits)
+    return target, limits, options
 
 
 def replanner(
