@@ -74,7 +74,7 @@ def measure(shared: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.
     chosen = x[np.random.default_rng(seed).permutation(len(x))[:SAMPLES]]
     batches = [{"input": chosen[i : i + BATCH]} for i in range(0, SAMPLES, BATCH)]
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS["ResNet-56"])))
-    skip = tuple(g.sources[0].tensor for g in dependencies.groups if len(g.sources) > 1)
+    skip = tuple(s.tensor for g in dependencies.groups if len(g.sources) > 1 for s in g.sources)
     evidence = Evidence(batches, threads=THREADS, seed=seed)
     scores = score(dependencies, name, evidence)
     removed = planned(dependencies, scores, allocate, skip).removed(dependencies)
