@@ -17,7 +17,7 @@ import onnx
 from onnxprune.dead.bias import Bias, bias_of
 from onnxprune.dead.contraction import CONTRACTIONS, Linear, linear
 from onnxprune.dead.ranges import Floats, Mask
-from onnxprune.dead.site import Site
+from onnxprune.dead.site import FUSED, Site, understood
 from onnxprune.dead.walk import Walk
 from onnxprune.graph import canonical, captured, every_node, reads, subgraphs
 from onnxprune.labels import Axes, Axis, Ids
@@ -95,7 +95,7 @@ def carries(dependencies: Dependencies, node: onnx.NodeProto) -> bool:
 
 def contracts(node: onnx.NodeProto) -> bool:
     """Whether a node is a contraction whose terms are looked at."""
-    return canonical(node.domain) == "" and node.op_type in CONTRACTIONS
+    return understood(node) and node.op_type in (*CONTRACTIONS, *FUSED)
 
 
 def touched(dependencies: Dependencies, node: onnx.NodeProto) -> Iterator[Ids]:
