@@ -23,6 +23,7 @@ from onnxprune.trace import Dependencies
 
 EPS = {"float64": 2.2e-16, "float32": 1.2e-7, "float16": 9.8e-4, "bfloat16": 7.9e-3}
 LARGE = 2**20  # bounds of one tensor; beyond that, axes without labels are not told apart
+DEEPEST = 32  # axes; numpy has a limit of its own, and no operator needs as many
 FAMILIES = (contraction, moves, pointwise, statistics)  # importing them fills the table
 
 
@@ -92,7 +93,7 @@ class Walk:
     def fitted(self, name: str, x: Range) -> Range:
         """A range that broadcasts to its tensor; one that does not tells nothing."""
         shape = self.dependencies.model.shapes.get(name)
-        if shape is None:
+        if shape is None or len(shape) > DEEPEST:
             return unbounded(bool(x.finite.all()))
         if x.low.ndim > len(shape) or not x.low.size:
             x = unbounded(False)
