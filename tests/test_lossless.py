@@ -57,7 +57,7 @@ def test_alone_it_changes_no_output_and_says_why(name: str, tmp_path: Path) -> N
         assert np.abs(outputs(small, seed) - wanted).max() <= ROUNDING * (1 + np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize("name", [name for name in FOLDED if name != "fused"])  # that came later
 def test_constants_are_moved_in_files_of_every_age(name: str, tmp_path: Path) -> None:
     proto = PLANTED[name]().proto
     proto.ir_version, proto.opset_import[0].version = 3, 8

@@ -78,7 +78,7 @@ def without(read: Read, array: Array, inputs: Mask) -> Array:
     """The stored weights with those of some inputs zero."""
     assert read.linear is not None
     made = array.copy()
-    if array.ndim == 2 and read.node.op_type != "Conv":
+    if array.ndim == 2:  # of a matrix product; a convolution's have taps
         own = 1 if transposed(read) else 0
         np.moveaxis(made, own, 0)[inputs[0]] = 0
     else:

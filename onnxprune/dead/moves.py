@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
+from onnx import numpy_helper
 
-from onnxprune.dead.ranges import WIDE, Range, exactly, hull, unbounded
+from onnxprune.dead.ranges import WIDE, Range, between, exactly, hull, unbounded
 from onnxprune.dead.site import Site, ranges
 from onnxprune.model import Shape
 from onnxprune.rules.layout import stored_pads
@@ -168,6 +169,26 @@ def tile(site: Site) -> Sequence[Range]:
             whole = isinstance(times, int | np.integer) and x.low.size * int(times) <= WIDE
             x = x.moved(lambda a, k=k, n=times: np.concatenate([a] * int(n), axis=k)) if whole else x.over([k])  # type: ignore[misc]
     return [x]
+
+
+@ranges("ScatterElements", "ScatterND")
+def scatter(site: Site) -> Sequence[Range]:
+    """What was there or what is written, wherever that goes; sums of them have no bounds."""
+    data, updates = (x.over(range(x.low.ndim)).moved(lambda a: a.reshape(())) for x in (site.input(0), site.input(2)))
+    return [hull([data, updates]) if site.op.attr("reduction", "none") == "none" else unbounded(site.finite)]
+
+
+@ranges("Shape", "Size")
+def sizes(site: Site) -> Sequence[Range]:
+    """Not below zero."""
+    return [between(0, np.inf, np.array(True))]
+
+
+@ranges("ConstantOfShape")
+def filled(site: Site) -> Sequence[Range]:
+    """One number, zero by default."""
+    value = next((numpy_helper.to_array(a.t) for a in site.op.node.attribute if a.name == "value"), np.zeros(1))
+    return [exactly(value.reshape(()))]
 
 
 @ranges("DepthToSpace")

@@ -298,10 +298,16 @@ def invert(site: Site) -> Sequence[Range]:
 
 @ranges("Pow")
 def power(site: Site) -> Sequence[Range]:
-    """Squares; of other powers nothing is known."""
+    """Squares, and powers of what is above zero by one known number."""
     x, exponent = aligned(site)
-    squares = bool((exponent.value == 2).all()) and exponent.shape in ((), (1,) * exponent.low.ndim)
-    return [square(x, site.eps)] if squares else [unbounded(False)]
+    by = float(exponent.value.ravel()[0]) if exponent.value.size == 1 else np.nan
+    if by == 2:
+        return [square(x, site.eps)]
+    if np.isnan(by):
+        return [unbounded(False)]
+    above = ranged(x.low, x.high, x.value, x.finite & (x.low > 0))
+    made = monotone(above, lambda a: np.asarray(a ** abs(by)), site.eps)
+    return [made if by >= 0 else reciprocal(made, site.eps)]
 
 
 @ranges("Max", "Min")

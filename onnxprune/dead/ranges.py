@@ -95,7 +95,8 @@ def ranged(low: Array, high: Array, value: Array, finite: Array) -> Range:
 def exactly(array: Array) -> Range:
     """The range of a stored tensor. Large ones are neither copied nor widened."""
     if array.size <= WIDE or array.dtype.name not in ("float32", "float64"):
-        array = array.astype(np.float32 if array.size > WIDE else np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN that signals
+            array = array.astype(np.float32 if array.size > WIDE else np.float64)
     if not array.size or (np.isfinite(array.min()) and np.isfinite(array.max())):
         return Range(array, array, array, np.broadcast_to(np.array(True), array.shape))
     return ranged(array, array, array, np.isfinite(array))

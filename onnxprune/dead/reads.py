@@ -17,8 +17,9 @@ import onnx
 from onnxprune.dead.bias import Bias, bias_of
 from onnxprune.dead.contraction import CONTRACTIONS, Linear, linear
 from onnxprune.dead.ranges import Floats, Mask
-from onnxprune.dead.site import Site
+from onnxprune.dead.site import FUSED, Site, understood
 from onnxprune.dead.walk import Walk
+from onnxprune.errors import debugging
 from onnxprune.graph import canonical, captured, every_node, reads, subgraphs
 from onnxprune.labels import Axes, Axis, Ids
 from onnxprune.rules import find
@@ -75,13 +76,23 @@ def readers(walk: Walk) -> Readers:
     for node in dependencies.model.proto.graph.node:
         if carries(dependencies, node):
             continue
-        found = read(walk, node, count) if contracts(node) else None
+        found = attempted(walk, node, count) if contracts(node) else None
         if found is None:
             needed[np.concatenate(list(touched(dependencies, node)))] = True
         else:
             found_reads.append(found)
     needed[-1] = True  # what stays is needed
     return Readers(tuple(found_reads), needed)
+
+
+def attempted(walk: Walk, node: onnx.NodeProto, count: Counter[str]) -> Read | None:
+    """A contraction as a reader; None, too, where its sizes do not fit together: a damaged file may hold anything."""
+    try:
+        return read(walk, node, count)
+    except Exception:
+        if debugging():
+            raise
+        return None
 
 
 def carries(dependencies: Dependencies, node: onnx.NodeProto) -> bool:
@@ -95,7 +106,7 @@ def carries(dependencies: Dependencies, node: onnx.NodeProto) -> bool:
 
 def contracts(node: onnx.NodeProto) -> bool:
     """Whether a node is a contraction whose terms are looked at."""
-    return canonical(node.domain) == "" and node.op_type in CONTRACTIONS
+    return understood(node) and node.op_type in (*CONTRACTIONS, *FUSED)
 
 
 def touched(dependencies: Dependencies, node: onnx.NodeProto) -> Iterator[Ids]:

@@ -6,10 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
 from onnxprune.dead.ranges import Range, unbounded
+from onnxprune.graph import canonical
 from onnxprune.rules import Op
 
+RUNTIME = "com.microsoft"
+FUSED = ("FusedConv", "FusedGemm")  # a contraction of the runtime's own, with an activation
 Function = Callable[["Site"], Sequence[Range]]
 RANGES: dict[str, Function] = {}
 
@@ -19,11 +23,13 @@ class Site:
     """A node where ranges are carried through.
 
     Attributes:
-        op: Its attributes, sizes and known values.
+        node: The node.
+        op: Its attributes, sizes and known values; of a fused contraction, those of the standard operator in it.
         inputs: The ranges of its inputs, each of the tensor's rank; None for one that is left out.
         eps: Rounding of the model's least precise type, relative.
     """
 
+    node: onnx.NodeProto
     op: Op
     inputs: Sequence[Range | None]
     eps: float
@@ -53,6 +59,11 @@ class Site:
             value = self.input(i).value
             return float(value.ravel()[0]) if value.size == 1 and not np.isnan(value).any() else None
         return float(self.op.attr(name, default))
+
+
+def understood(node: onnx.NodeProto) -> bool:
+    """Whether a node's operator is what a function of its name describes."""
+    return canonical(node.domain) == "" or (node.domain == RUNTIME and node.op_type in FUSED)
 
 
 def ranges(*names: str) -> Callable[[Function], Function]:

@@ -26,8 +26,8 @@ from onnxprune.dead.site import Site, ranges
 from onnxprune.model import Array
 
 EPSILON = 1e-5
-FINITE = """Acos Asin Hardmax LayerNormalization LpNormalization LogSoftmax MeanVarianceNormalization
-RMSNormalization""".split()
+FINITE = """Acos Asin GRU Hardmax LSTM LayerNormalization LpNormalization LogSoftmax MeanVarianceNormalization
+RMSNormalization RNN""".split()
 
 
 @ranges("BatchNormalization")

@@ -12,9 +12,9 @@ import onnx
 
 from onnxprune.dead import contraction, moves, pointwise, statistics
 from onnxprune.dead.ranges import Range, exactly, unbounded
-from onnxprune.dead.site import RANGES, Site
+from onnxprune.dead.site import FUSED, RANGES, Site, understood
 from onnxprune.errors import debugging
-from onnxprune.graph import canonical, subgraphs
+from onnxprune.graph import subgraphs
 from onnxprune.labels import Ties
 from onnxprune.model import Shape, is_float
 from onnxprune.rules import CannotTrace, Op
@@ -23,6 +23,7 @@ from onnxprune.trace import Dependencies
 
 EPS = {"float64": 2.2e-16, "float32": 1.2e-7, "float16": 9.8e-4, "bfloat16": 7.9e-3}
 LARGE = 2**20  # bounds of one tensor; beyond that, axes without labels are not told apart
+DEEPEST = 32  # axes; numpy has a limit of its own, and no operator needs as many
 FAMILIES = (contraction, moves, pointwise, statistics)  # importing them fills the table
 
 
@@ -64,7 +65,8 @@ class Walk:
     def site(self, node: onnx.NodeProto) -> Site:
         """A node with the ranges of its inputs."""
         op = Op(node, self.dependencies.model, Ties(), Records(), self.dependencies.labels.get)
-        return Site(op, [self.find(name) if name else None for name in node.input], self.eps)
+        op = op.as_standard() if node.op_type in FUSED else op
+        return Site(node, op, [self.find(name) if name else None for name in node.input], self.eps)
 
     def visit(self, node: onnx.NodeProto) -> None:
         """Carry ranges through one node."""
@@ -86,12 +88,12 @@ class Walk:
         """Whether a function carries ranges through this node, all of whose inputs are of known rank."""
         shapes, weights = self.dependencies.model.shapes, self.dependencies.model.weights
         ranked = all(shapes.get(name) is not None or name in weights for name in node.input if name)
-        return ranked and canonical(node.domain) == "" and node.op_type in RANGES and not any(subgraphs(node))
+        return ranked and understood(node) and node.op_type in RANGES and not any(subgraphs(node))
 
     def fitted(self, name: str, x: Range) -> Range:
         """A range that broadcasts to its tensor; one that does not tells nothing."""
         shape = self.dependencies.model.shapes.get(name)
-        if shape is None:
+        if shape is None or len(shape) > DEEPEST:
             return unbounded(bool(x.finite.all()))
         if x.low.ndim > len(shape) or not x.low.size:
             x = unbounded(False)

@@ -301,6 +301,19 @@ def attention() -> Planted:
     return Planted(net.model(["N", 5, 8], ["N", 5, 6]), dead)
 
 
+def fused() -> Planted:
+    """The runtime's own convolution with a ReLU in it."""
+    net = Net(14)
+    weights = [net.weight("c1.w", 8, 3, 3, 3), net.weight("c1.b", 8)]
+    h = net.op("FusedConv", ["x", *weights], "c1", pads=[1] * 4, activation="Relu", domain="com.microsoft")
+    h = net.op("FusedConv", [h, net.weight("c2.w", 6, 8, 1, 1), net.weight("c2.b", 6)], "c2", domain="com.microsoft")
+    net.head(net.op("Relu", [h], "r2"), 6)
+    net.weights["c1.w"][:3], net.weights["c1.b"][:3] = 0, [0, -0.3, 0.4]
+    proto = net.model(["N", 3, 8, 8], ["N", 5])
+    proto.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return Planted(proto, {("c1.w", 0): ZERO, ("c1.w", 1): ZERO, ("c1.w", 2): CONSTANT})
+
+
 PLANTED: dict[str, Callable[[], Planted]] = {
     build.__name__: build
     for build in (
@@ -328,6 +341,7 @@ PLANTED: dict[str, Callable[[], Planted]] = {
         infinite,
         transposed,
         attention,
+        fused,
     )
 }
 PLANTED["padding counts"] = lambda: pooled(1)

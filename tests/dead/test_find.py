@@ -135,3 +135,15 @@ def test_every_layer_keeps_a_filter() -> None:
     # Without c2 the network is constant: c3 is a bias of the last layer. One filter of each layer stays.
     assert dead.counts == {"zero filter": 16, "unread": 16, "constant": 12} and removed.size == 15 + 15 + 11
     assert compare(model, pruned, feeds(model)).max_rel < ROUNDING
+
+
+@pytest.mark.parametrize("groups", [0, -1, 3, 2**62])
+def test_impossible_groups_are_needed(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONNXPRUNE_DEBUG", raising=False)
+    proto = PLANTED["unread"]().proto
+    node = next(n for n in proto.graph.node if n.name == "c3")
+    kept = [a for a in node.attribute if a.name != "group"]
+    del node.attribute[:]
+    node.attribute.extend([*kept, onnx.helper.make_attribute("group", groups)])
+    _, dead = found_in(proto)
+    assert dead.counts == {"unread": 1}  # what only c2 reads; what c3 makes of its inputs is not known
