@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ from onnxprune.recover.answer import Layer
 from onnxprune.recover.bias import Place, alone, place_of
 from onnxprune.recover.state import HARM, HELD, Recovery, inverse, relative, unchanged
 
-SITES = 100_000  # of a layer, at most: a channel's mean and spread are known well from fewer
+SITES = 50_000  # of a layer, at most: a channel's mean and spread are known well from fewer
 FLAT = 1e-6  # of the dense channel's spread: a channel that varies less cannot be scaled up to it
 
 
@@ -191,10 +192,11 @@ def measured(
     names, share = [own, anchor], 0.0
     for b, (mine, other) in enumerate(state.values(at, own, names, names)):
         held = {name: state.kept(name, array) for name, array in other.items()}
-        tables = [table(a, found.axis) for a in (mine[own], mine[anchor], held[own], held[anchor])]
-        share = share or min(1.0, SITES / max(1, len(tables[0]) * len(state.pruned.live)))
-        chosen = np.flatnonzero(state.rng.random(len(tables[0])) < share)
-        y, here, dense, wanted = (np.asarray(t[chosen], dtype=np.float64) for t in tables)
+        shape = np.delete(mine[own].shape, found.axis)
+        share = share or min(1.0, SITES / max(1, int(np.prod(shape)) * len(state.pruned.live)))
+        chosen = np.unravel_index(np.flatnonzero(state.rng.random(int(np.prod(shape))) < share), shape)
+        tensors = mine[own], mine[anchor], held[own], held[anchor]
+        y, here, dense, wanted = (rows(array, found.axis, chosen) for array in tensors)
         usable = finite(y, here, dense, wanted)
         y, here, dense, wanted = y[usable], here[usable], dense[usable], wanted[usable]
         side = b % HELD == HELD - 1
@@ -203,7 +205,7 @@ def measured(
     return (both[0], both[1]), (spreads[0], spreads[1])
 
 
-def table(values: Array, axis: int) -> Array:
-    """One row for each site. Shape (sites, channels)."""
-    moved = np.moveaxis(values, axis, -1)
-    return moved.reshape(-1, moved.shape[-1])
+def rows(values: Array, axis: int, sites: Sequence[Array]) -> Floats:
+    """The channels at some sites, in double precision. Shape (sites, channels)."""
+    place: Any = tuple(sites) if axis == -1 else (sites[0], slice(None), *sites[1:])
+    return np.asarray(values[place], dtype=np.float64)

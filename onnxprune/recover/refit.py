@@ -23,6 +23,8 @@ from onnxprune.recover.wide import by_channels
 
 ROWS = 80  # sites for each input of a layer, if there are so many
 FEW = 20_000  # sites at least, if there are so many
+WORK = 3e11  # multiply-accumulates of a Gram matrix, half a minute of one core: wider layers get fewer sites
+LEAST = 4  # sites for each input, however wide the layer is
 COPIES = 6  # Gram matrices at once: of both halves, their sum, penalised, factored
 Kept = tuple[Rows, Rows] | None
 
@@ -45,6 +47,12 @@ def gram_bytes(layer: Contraction) -> int:
     """Bytes that refitting with the full Gram matrix takes."""
     groups, columns, _ = layer.shape
     return COPIES * 8 * groups * (columns + 1) ** 2
+
+
+def sites_for(columns: int, groups: int) -> float:
+    """How many sites a layer of so many inputs is fitted to, if there are so many."""
+    affordable = max(LEAST * columns, WORK / (groups * columns**2))
+    return min(max(FEW, ROWS * columns), affordable)
 
 
 def by_gram(state: Recovery, at: int, layer: Contraction, anchor: Anchor, place: Place | None) -> Layer | None:
@@ -73,7 +81,7 @@ def moments(
     both, share = [Moments.empty(*layer.shape) for _ in range(2)], None
     node, back, total = layer.node, inverse(anchor.slope), len(state.pruned.live)
     rows: tuple[list[Rows], list[Rows]] = ([], [])
-    enough = max(FEW, ROWS * layer.columns) * HELD / (HELD - 1)  # of those to fit to
+    enough = sites_for(layer.columns, layer.groups) * HELD / (HELD - 1)  # of those to fit to
     names = [node.input[0], anchor.tensor]
     for b, (mine, other) in enumerate(state.values(at, node.output[0], names, names[1:])):
         x, here, target = mine[names[0]], mine[names[1]], state.kept(names[1], other[names[1]])
