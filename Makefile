@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 	echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # the first to know --group
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(RUNTIME),html]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(RUNTIME),html,images]' --group dev
 	@touch $@
 
 demo: $(STAMP)  ## Prune, verify and time the bundled model

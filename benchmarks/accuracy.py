@@ -81,7 +81,8 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
     began = time.perf_counter()
     by_data = method.startswith("reconstruction")
     scores = score(dependencies, "reconstruction" if by_data else "l1", Evidence(batches, threads=THREADS, seed=seed))
-    stream = () if by_data else tuple(g.sources[0].tensor for g in dependencies.groups if len(g.sources) > 1)
+    coupled = [g for g in dependencies.groups if len(g.sources) > 1]  # no layer of these holds all their channels
+    stream = () if by_data else tuple(s.tensor for g in coupled for s in g.sources)
     removed = plan(dependencies, scores, Target(macs=1 - cut), Limits(skip=stream)).removed(dependencies)
     model = rewrite(dependencies, removed)
     if method.endswith("recovered"):

@@ -118,13 +118,13 @@ def slope(x: Floats, y: Floats, group: Floats) -> float:
 def staircase(*, provider: str = "cpu", threads: int = 1) -> dict[int, list[float]]:
     """Time the convolutions at every width: width, ascending -> seconds, one per round.
 
-    An accelerator is given wider and larger maps, so that it is the arithmetic that takes the time.
+    An accelerator is given wider and larger maps, and 16 of them: with one, a large GPU takes as long for any width.
     """
     on_host = runtime.provider_name(provider) == runtime.CPU
-    fixed, size, base = (64, 28, 32) if on_host else (256, 56, 128)
+    fixed, size, base, batch = (64, 28, 32, 1) if on_host else (256, 56, 128, 16)
     runners = {}
     for width in sorted(base + w for w in (*range(4, 97, 4), *BETWEEN)):
-        model = pair(width, fixed, size)
+        model = pair(width, fixed, size, batch)
         opened = runtime.session(model, provider=provider, threads=threads)
         runners[width] = runtime.runner(opened, runtime.random_feeds(model))
     return settle(runners)
@@ -156,8 +156,8 @@ def low(rounds: Mapping[int, Sequence[float]]) -> tuple[float, ...]:
     return tuple(float(np.quantile(seconds, 0.25)) * 1e3 for seconds in rounds.values())
 
 
-def pair(width: int, fixed: int, size: int) -> onnx.ModelProto:
-    """Two 3x3 convolutions, `fixed` -> `width` -> `fixed` channels, on maps of `size` x `size`."""
+def pair(width: int, fixed: int, size: int, batch: int = 1) -> onnx.ModelProto:
+    """Two 3x3 convolutions, `fixed` -> `width` -> `fixed` channels, on `batch` maps of `size` x `size`."""
     rng = np.random.default_rng(0)
     shapes = {"w0": (width, fixed, 3, 3), "w1": (fixed, width, 3, 3)}
     weights = [numpy_helper.from_array(rng.normal(0, 0.05, s).astype(np.float32), n) for n, s in shapes.items()]
@@ -165,7 +165,7 @@ def pair(width: int, fixed: int, size: int) -> onnx.ModelProto:
         helper.make_node("Conv", [a, w], [b], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
         for a, w, b in (("x", "w0", "h"), ("h", "w1", "y"))
     ]
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, fixed, size, size]) for n in ("x", "y")]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, fixed, size, size]) for n in ("x", "y")]
     graph = helper.make_graph(nodes, "pair", ends[:1], ends[1:], weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 

@@ -16,10 +16,10 @@ from onnxprune.model import write_atomic
 
 
 def machine_key(provider: str, threads: int) -> dict[str, Any]:
-    """What any measured time depends on: processor, onnxruntime, provider, threads."""
-    facts = runtime.environment()
-    kept = {name: facts[name] for name in ("cpu", "simd", "onnxruntime")}
-    return kept | {"provider": runtime.provider_name(provider), "threads": threads}
+    """What any measured time depends on: processor, accelerator and its driver, onnxruntime, provider, threads."""
+    facts, name = runtime.environment(), runtime.provider_name(provider)
+    kept = {key: facts[key] for key in ("cpu", "simd", "onnxruntime")}
+    return kept | {"provider": name, "threads": threads} | runtime.device(name)
 
 
 def cache_path(kind: str, identity: Mapping[str, Any]) -> Path | None:

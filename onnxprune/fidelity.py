@@ -3,7 +3,8 @@
 The figures of an output are over all its elements in all batches: the relative error ||p - d|| / ||d||, the cosine
 p.d / (||p|| ||d||), and, where it is a table of scores (two axes, more than one column), the share of rows whose
 largest entry is the same. Integers and booleans have only the share of equal elements. An output whose shape differs,
-or that is not finite where the dense one is, has no figures but a note.
+or that is not finite where the dense one is, has no figures but a note. Of a list or a map all tensors count together;
+text is compared like integers.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ class Sums:
         dense: Sum of d^2.
         pruned: Sum of p^2.
         product: Sum of p d.
-        same: Rows with the same largest entry, or equal elements.
-        rows: Rows, or elements, compared that way.
-        exact: Whether the elements are compared for being equal alone.
+        same: Rows with the same largest entry.
+        rows: Rows compared that way.
+        equal: Elements that are no floats and are equal: integers, text, the keys of maps.
+        elements: Elements compared that way.
+        floats: Whether there were any floats.
         note: Why there are no figures.
     """
 
@@ -42,17 +45,29 @@ class Sums:
     product: float = 0.0
     same: int = 0
     rows: int = 0
-    exact: bool = False
+    equal: int = 0
+    elements: int = 0
+    floats: bool = False
     note: str = ""
+
+    def add_value(self, dense: Any, pruned: Any) -> None:
+        """Count one batch of an output of any type."""
+        sides = [list(runtime.leaves(value)) for value in (dense, pruned)]
+        if len(sides[0]) != len(sides[1]):
+            self.note = f"{len(sides[1])} tensors where the dense model has {len(sides[0])}"
+            return
+        for x, y in zip(*sides, strict=True):
+            self.add(x, y)
 
     def add(self, dense: Array, pruned: Array) -> None:
         """Count one batch."""
         if dense.shape != pruned.shape:
             self.note = f"shape {list(pruned.shape)} where the dense model has {list(dense.shape)}"
         elif not is_float(dense):
-            self.exact, self.rows = True, self.rows + dense.size
-            self.same += int((dense == pruned).sum())
+            self.elements += dense.size
+            self.equal += int(np.sum(dense == pruned))
         else:
+            self.floats = True
             self.add_floats(np.asarray(dense, np.float64), np.asarray(pruned, np.float64))
 
     def add_floats(self, dense: Array, pruned: Array) -> None:
@@ -72,11 +87,14 @@ class Sums:
 
     def figures(self) -> dict[str, Any]:
         """The figures, as JSON."""
+        if self.floats and self.equal < self.elements:
+            self.note = "keys that the dense model's map has not"
         if self.note:
             return {"relative_l2": None, "cosine": None, "agreement": None, "note": self.note}
+        if not self.floats:
+            equal = self.equal / self.elements if self.elements else None
+            return {"relative_l2": None, "cosine": None, "agreement": equal, "note": ""}
         agreement = self.same / self.rows if self.rows else None
-        if self.exact:
-            return {"relative_l2": None, "cosine": None, "agreement": agreement, "note": ""}
         if self.error == 0:
             return {"relative_l2": 0.0, "cosine": 1.0, "agreement": agreement, "note": ""}
         norms = math.sqrt(self.dense) * math.sqrt(self.pruned)
@@ -107,8 +125,8 @@ def fidelity(dense: Source, pruned: Source, batches: Iterable[Feeds], *, threads
     for feeds in batches:
         before, after = (runtime.run(opened, feeds) for opened in sessions)
         count += 1
-        for name, array in before.items():
-            sums.setdefault(name, Sums()).add(array, after[name])
+        for name, value in before.items():
+            sums.setdefault(name, Sums()).add_value(value, after[name])
     return {"batches": count, **summary({name: s.figures() for name, s in sums.items()})}
 
 

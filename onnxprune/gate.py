@@ -27,6 +27,8 @@ def judged(
 ) -> Report:
     """A report with a verdict: without an output where the model is refused, with why it is not faster.
 
+    A model whose outputs are the original's is written unless it is slower: it was not asked to be faster.
+
     Args:
         report: With its timing.
         dense: The model that was timed.
@@ -40,7 +42,7 @@ def judged(
     faster = report.latency is not None and report.latency.verdict == "faster"
     tells = report.latency is None or report.latency.provider == CPU  # what other kernels take, no profile says
     gains = explain(dense, pruned, feeds, threads=threads, seed=seed) if tells and (always or not faster) else None
-    return replace(report, output=report.output if faster or force else "", gains=gains)
+    return replace(report, output=report.output if faster or force or report.lossless else "", gains=gains)
 
 
 def refusal(report: Report) -> NoSpeedup | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 
 import numpy as np
 import onnx
@@ -29,7 +29,7 @@ from onnxprune.model import Array, Model, check, is_float
 from onnxprune.pieces import between, cuts, rounded
 from onnxprune.reference import restricted, unreachable
 from onnxprune.rewrite import masked, severed, take
-from onnxprune.runtime import Session, capture, run, session
+from onnxprune.runtime import Session, capture, leaves, run, session
 from onnxprune.trace import Dependencies, Mask
 
 RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -116,10 +116,11 @@ def compare(a: Model, b: Model, batches: Sequence[Feeds], *, threads: int = 1) -
 
 
 def outputs(a: Session, b: Session, feeds: Feeds) -> Iterator[tuple[str, tuple[Array, Array]]]:
-    """The outputs of two sessions side by side."""
-    left, right = run(a, feeds), run(b, feeds)
+    """The outputs of two sessions side by side, tensor by tensor; what only one has stands beside nothing."""
+    left, right, nothing = run(a, feeds), run(b, feeds), np.zeros(0, np.bool_)
     for name in left:
-        yield name, (left[name], right[name])
+        for x, y in zip_longest(leaves(left[name]), leaves(right[name])):
+            yield name, (nothing if x is None else x, nothing[None] if y is None else y)
 
 
 def difference(x: Array, y: Array, allowed: float) -> tuple[float, float, bool]:

@@ -167,7 +167,8 @@ def test_data_in_other_places(model: Path) -> None:
     np.save(model.with_name("data.npy"), images())
     refused(prune(model, "--data", model.with_name("data.npy")), "is not an .npz archive", model.parent)
     refused(prune(model, "--data", model.with_name("none.npz")), "cannot be read .No such file", model.parent)
-    refused(prune(model, "--data", model.parent), "cannot be read .Is a directory", model.parent)
+    model.with_name("data.npy").unlink()
+    refused(prune(model, "--data", model.parent), "neither .npy files nor images; .*Python file", model.parent)
     refused(prune(model, "--data", model), "is not an .npz archive", model.parent)
 
 

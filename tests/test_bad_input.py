@@ -234,6 +234,12 @@ def random_text(folder: Path) -> list[object]:
     return prune(stored(proto, folder))
 
 
+@case(r"no gradient for 'stem.w' \(near it: 'stem.weight'\); give one gradient for every initializer")
+def gradients_of_other_names(folder: Path) -> list[object]:
+    np.savez(folder / "g.npz", **{"stem.weight": np.ones((8, 3, 3, 3), np.float32)})
+    return prune(model(folder), "--criterion", "taylor", "--gradients", folder / "g.npz")
+
+
 @case("onnxruntime refuses the model: it has no operator vendor.Mystery; .*without that operator")
 def an_operator_onnxruntime_does_not_have(folder: Path) -> list[object]:
     net = graphs.Net()

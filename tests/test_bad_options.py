@@ -28,15 +28,30 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     "two targets": (["--ratio", "0.3", "--macs", "0.5"], "--ratio and --macs contradict each other; give one target"),
     "criterion": (["--criterion", "l11"], "unknown criterion 'l11'; did you mean 'l1'"),
     "criterion far off": (
-        ["--criterion", "taylor"],
-        "unknown criterion 'taylor'; did you mean .*see .onnxprune criteria",
+        ["--criterion", "hrank"],
+        "unknown criterion 'hrank'; did you mean .*see .onnxprune criteria",
     ),
     "a threshold beside a ratio": (
         ["--threshold", "0.1", "--ratio", "0.3"],
         "--ratio and --threshold contradict each other; give one target",
     ),
     "nothing below the threshold": (["--threshold", "0.0001"], "the plan removes nothing"),
-    "scope": (["--scope", "everywhere"], "unknown scope 'everywhere'; use 'local' or 'global'"),
+    "allocate": (
+        ["--allocate", "fairly"],
+        "unknown allocation 'fairly'; use one of: auto, uniform, global, sensitivity",
+    ),
+    "sensitivity without data": (
+        ["--allocate", "sensitivity"],
+        "needs samples; give .*--data, or .*--sensitivity",
+    ),
+    "sensitivity of no use": (["--sensitivity", "s.json"], "--sensitivity is not looked at with --allocate auto; add"),
+    "no such analysis": (["--allocate", "sensitivity", "--sensitivity", "none.json"], "cannot be read .*none.json"),
+    "allocation for a time": (
+        ["--speedup", "2", "--allocate", "global"],
+        "a target in time chooses widths by what they cost here, not by --allocate global; leave --allocate out",
+    ),
+    "steps for a time": (["--speedup", "2", "--steps", "2"], "--steps needs a target in MACs, .*leave --steps out"),
+    "steps and shares": (["--macs", "0.5", "--steps", "2", "--max-ratio", "0.5"], "--steps cannot keep to shares"),
     "skip": (["--skip", "stam*"], "'stam.' matches no prunable layer; names look like: .*stem"),
     "layer-ratio glob": (["--layer-ratio", "b9=0.5"], "'b9' matches no prunable layer; names look like: "),
     "layer-ratio value": (["--layer-ratio", "b1=2"], r"--layer-ratio b1=2.0 is outside \[0, 1\)"),

@@ -24,6 +24,7 @@ sys.path.insert(0, str(FOLDER))  # they are scripts, not a package
 
 import accuracy  # noqa: E402
 import coverage  # noqa: E402
+import gpu  # noqa: E402
 import large  # noqa: E402
 import latency  # noqa: E402
 import li2016  # noqa: E402
@@ -126,7 +127,7 @@ def test_a_resnet50_keeps_the_promises(tmp_path: Path) -> None:
         assert peaks["rewrite"] < 2.0
 
 
-@pytest.mark.parametrize("script", [accuracy, li2016, scaling, large, latency, macs], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("script", [accuracy, gpu, li2016, scaling, large, latency, macs], ids=lambda s: s.__name__)
 def test_the_readme_shows_the_committed_figures(script: Any) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert script.markdown(json.loads(script.RESULTS.read_text(encoding="utf-8"))) in readme

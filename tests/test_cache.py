@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune import cache
+from onnxprune import cache, runtime
 
 
 def test_what_is_remembered_is_recalled_with_its_key(tmp_path: Path) -> None:
@@ -21,6 +21,14 @@ def test_another_key_is_another_file(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     one, two = cache.machine_key("cpu", 1), cache.machine_key("cpu", 2)
     assert cache.cache_path("a", one) == cache.cache_path("a", dict(reversed(one.items())))
     assert len({cache.cache_path("a", one), cache.cache_path("a", two), cache.cache_path("b", one)}) == 3
+
+
+def test_another_accelerator_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = []
+    for name in ("NVIDIA A", "NVIDIA B"):
+        monkeypatch.setattr(runtime, "device", lambda provider, name=name: {"device": name})
+        keys.append(cache.machine_key("cpu", 1))
+    assert keys[0] != keys[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])

@@ -24,29 +24,36 @@ from tests import graphs
 from tests.contract import check_removed, check_report, environment, onnxprune, process, prune, snapshot, stored
 
 SYNOPSIS = {
-    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --scope --align auto|N --max-ratio "
-    "--skip GLOB --layer-ratio GLOB=R --data X.npz --recover --no-recover --samples --seed --threads --plan-out P.json "
-    "--report R.json --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
-    "--threshold --latency-ms T --best-effort --json",
-    "apply": "IN.onnx P.json --output -o OUT.onnx --data X.npz --recover --no-recover --samples --force --strict --ep "
-    "--html R.html",
+    "prune": "IN.onnx --output -o OUT.onnx --ratio --macs --params --criterion --allocate --sensitivity S.json "
+    "--steps --align auto|N --max-ratio "
+    "--skip GLOB --layer-ratio GLOB=R --data PATH --preprocess HOW --gradients G.npz --threshold "
+    "--eval SCRIPT.py --recover --no-recover --samples --seed --threads --plan-out P.json "
+    "--report R.json --dead --no-bench --through-norms --force --overwrite --strict --ep --html R.html --speedup S "
+    "--latency-ms T --best-effort --recovery --memory GIB --json",
+    "apply": "IN.onnx P.json --output -o OUT.onnx --data PATH --preprocess HOW --eval SCRIPT.py --recover "
+    "--no-recover --samples --force --strict --ep "
+    "--recovery --memory GIB --html R.html",
     "inspect": "IN.onnx --why NAME --through-norms --json",
     "bench": "A.onnx B.onnx --batch --threads --ep cpu|cuda|tensorrt --processes --quick --batches --fp16 --profile "
     "--json",
     "profile": "IN.onnx --output -o T.json --ep --threads --batch --align --through-norms --fresh --json",
     "ops": "--markdown",
     "criteria": "--markdown",
-    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --scope --align auto|N "
-    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data X.npz --seed --threads --through-norms --strict "
-    "--eval SCRIPT.py --no-bench --jobs --backend loky|threading|dask|ray --scheduler ADDRESS --overwrite "
+    "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
+    "--steps --align auto|N "
+    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --preprocess HOW --recover "
+    "--no-recover --samples --seed --threads --through-norms --strict "
+    "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
+    "sensitivity": "IN.onnx --data PATH --preprocess HOW --output -o S.json --labels NAME "
+    "--eval SCRIPT.py --ratios --criterion --macs "
+    "--samples --rows --seed --threads --through-norms --fresh --picture S.svg --html R.html --json",
     "demo": "--output",
 }
 DEFAULTS = {
     "prune": [
         "default is 0.3",
         "default: auto",
-        "default: local",
         "default: 1024",
         "default: 0",
         "default: 1",
@@ -58,7 +65,8 @@ DEFAULTS = {
     "profile": ["default: cpu", "default: auto", "default: 1"],
     "ops": [],
     "criteria": [],
-    "sweep": ["0.1:0.9:0.1", "default: loky", "default: l1", "default: auto", "disk that all machines share"],
+    "sweep": ["0.1:0.9:0.1", "default: loky", "default: auto", "disk that all machines share"],
+    "sensitivity": ["0.1:0.9:0.1", "default: 0.5", "default: 1024"],
     "demo": ["default: onnxprune-demo"],
 }
 
@@ -176,6 +184,15 @@ def test_bench_prints_a_table_or_json(model: Path, quick: None) -> None:
     assert found.code == 0 and "unprofiled" in found.words and "operator" in found.words
     found = onnxprune("bench", *pair, "--quick", "--batches", "1,2")
     assert found.code == 0 and "control" in found.words and "batch 2:" in found.words and "95%" in found.words
+
+
+def test_a_profile_that_cannot_be_made_is_refused_before_anything_is_timed(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxprune.cli.commands.time_models", lambda *_, **__: pytest.fail("timed"))
+    monkeypatch.setattr("onnxprune.gains.profiles.provider_name", lambda provider: "CUDAExecutionProvider")
+    found = onnxprune("bench", model, model, "--profile", "--ep", "cuda")
+    assert found.code == 1 and "operators cannot be timed on 'cuda'" in found.err
 
 
 def test_inspect_shows_groups_and_reasons(model: Path) -> None:
@@ -319,7 +336,7 @@ def test_errors_that_nobody_foresaw_are_one_line_too(model: Path, monkeypatch: p
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr(pipeline.run, "score", broken)
+    monkeypatch.setattr("onnxprune.pipeline.ranked.score", broken)
     found = onnxprune(*prune(model))
     assert found.code == 1 and found.err.count("\n") == 1 and "ZeroDivisionError: two lines" in found.err
     assert "ONNXPRUNE_DEBUG=1" in found.err

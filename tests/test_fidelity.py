@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxprune.fidelity import Sums, fidelity, summary
@@ -59,3 +60,49 @@ def test_what_cannot_be_compared_says_so_and_hides_nothing() -> None:
     assert summary({"a": figures(TABLE, TABLE), "b": broken})["cosine"] is None
     assert summary({"a": figures(TABLE, TABLE), "b": figures(TABLE, -TABLE)})["cosine"] == pytest.approx(-1)
     assert figures(np.zeros(3), np.ones(3))["cosine"] == 0.0
+
+
+HEAD = '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>'
+ODD = {
+    "a list": "(float[N, 4] x) => (seq(float[N, 4]) y) { z = Mul (x, c) y = SequenceConstruct (x, z) }",
+    "a list of maps": "(float[N, 4] x) => (seq(map(int64, float)) y) "
+    "{ z = Mul (x, c) y = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2, 3]> (z) }",
+    "text": "(float[N, 4] x) => (string[N] y) { z = Mul (x, c) k = ArgMax <axis = 1, keepdims = 0> (z) "
+    'y = ai.onnx.ml.LabelEncoder <keys_int64s = [0, 1, 2, 3], values_strings = ["a", "b", "c", "d"]> (k) }',
+}
+
+
+def odd(name: str, *factors: float) -> onnx.ModelProto:
+    values = ", ".join(map(str, factors))
+    head, _, body = ODD[name].partition("=>")
+    outputs, _, nodes = body.partition("{")
+    return onnx.parser.parse_model(f"{HEAD} g {head} => {outputs} <float[4] c = {{{values}}}> {{ {nodes}")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_lists_maps_and_text_are_compared(name: str) -> None:
+    feeds = [{"x": TABLE.astype(np.float32)}]
+    same = fidelity(odd(name, 1, 2, 3, 4), odd(name, 1, 2, 3, 4), feeds)
+    other = fidelity(odd(name, 1, 2, 3, 4), odd(name, 4, 3, 2, 1), feeds)
+    if name == "text":
+        classes = [(TABLE.astype(np.float32) * np.array(c)).argmax(1) for c in ((1, 2, 3, 4), (9, 0, 0, 0))]
+        third = fidelity(odd(name, 1, 2, 3, 4), odd(name, 9, 0, 0, 0), feeds)
+        assert same["agreement"] == 1 and same["relative_l2"] is None
+        assert third["agreement"] == (classes[0] == classes[1]).mean() < 1
+        return
+    assert (same["relative_l2"], same["cosine"]) == (0, 1)
+    dense, pruned = (TABLE.astype(np.float32) * np.array(c) for c in ((1, 2, 3, 4), (4, 3, 2, 1)))
+    whole = (dense**2).sum() + ((TABLE**2).sum() if name == "a list" else 0)
+    assert other["relative_l2"] == pytest.approx(np.sqrt(((dense - pruned) ** 2).sum() / whole), rel=1e-5)  # float32
+
+
+def test_lists_of_other_lengths_and_maps_of_other_keys_have_no_figures() -> None:
+    found = Sums()
+    found.add_value([TABLE, TABLE], [TABLE])
+    assert "1 tensors where the dense model has 2" in found.figures()["note"]
+    found = Sums()
+    found.add_value({"a": 1.0, "b": 2.0}, {"a": 1.0, "c": 2.0})
+    assert "keys" in found.figures()["note"]
+    found = Sums()
+    found.add_value(None, None)
+    assert found.figures()["agreement"] is None and not found.figures()["note"]

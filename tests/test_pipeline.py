@@ -125,7 +125,7 @@ OPTIONS: dict[str, tuple[list[str], Callable[[dict], bool]]] = {  # type: ignore
     "macs": (["--macs", "0.5"], lambda r: 0.35 < r["after"]["macs"] / r["before"]["macs"] <= 0.5),
     "params": (["--params", "0.6"], lambda r: 0.45 < r["after"]["params"] / r["before"]["params"] <= 0.6),
     "criterion": (["--criterion", "l2"], lambda r: r["settings"]["criterion"] == "l2"),
-    "scope": (["--scope", "global", "--ratio", "0.4"], lambda r: len(set(kept(r).values())) > 1),
+    "allocate": (["--allocate", "global", "--ratio", "0.4"], lambda r: len(set(kept(r).values())) > 1),
     "align": (["--align", "4"], lambda r: all(g["channels_after"] % 4 == 0 for g in r["groups"])),
     "max-ratio": (["--macs", "0.6", "--max-ratio", "0.5"], lambda r: min(kept(r).values()) >= 0.5),
     "skip": (["--skip", "c1*", "--skip", "c3"], lambda r: kept(r)["c1.w"] == kept(r)["c3.w"] == 1 > kept(r)["c2.w"]),

@@ -15,7 +15,7 @@ from onnxprune.importance import score
 from onnxprune.labels import zero
 from onnxprune.model import Array, Model, check, load, save
 from onnxprune.normalise import normalise
-from onnxprune.plan import Limits, Target, plan
+from onnxprune.plan import Target, across, plan, uniform
 from onnxprune.rewrite import Removal, masked, removal, rewrite, take
 from onnxprune.runtime import capture, random_feeds, run, session
 from onnxprune.trace import Dependencies, trace
@@ -36,8 +36,10 @@ def traced() -> dict[str, Dependencies]:
     return {name: graphs.traced(with_shapes(build())) for name, build in graphs.ALL.items()}
 
 
-def planned(dependencies: Dependencies, ratio: float, scope: str = "local") -> Array:
-    return plan(dependencies, score(dependencies), Target(ratio=ratio), Limits(scope=scope)).removed(dependencies)
+def planned(dependencies: Dependencies, ratio: float, allocate: str = "uniform") -> Array:
+    scores = score(dependencies)
+    sharing = across(dependencies, scores) if allocate == "global" else uniform(dependencies)
+    return plan(dependencies, scores, Target(ratio=ratio), allocation=sharing).removed(dependencies)
 
 
 def at_random(dependencies: Dependencies, seed: int) -> Array:
@@ -66,11 +68,11 @@ def same_outputs(a: Model, b: Model, seed: int = 0) -> None:
 # --- masked == pruned ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.7])
 @pytest.mark.parametrize("name", graphs.ALL)
-def test_masked_and_pruned_compute_the_same(name: str, ratio: float, scope: str, traced: dict) -> None:
-    removed = planned(traced[name], ratio, scope)
+def test_masked_and_pruned_compute_the_same(name: str, ratio: float, allocate: str, traced: dict) -> None:
+    removed = planned(traced[name], ratio, allocate)
     assert removed.size
     same_outputs(masked(traced[name], removed), rewrite(traced[name], removed))
 

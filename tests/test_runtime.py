@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxprune import runtime
 from onnxprune.errors import DataError, ModelError, ProviderError, RuntimeUnavailable
-from onnxprune.runtime import sessions
+from onnxprune.runtime import accelerators, sessions
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>'
 
@@ -265,11 +265,129 @@ def test_an_absent_provider_is_an_error_that_lists_those_present(
         runtime.provider_name(name)
 
 
-def test_a_provider_that_silently_falls_back_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    fallen = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    monkeypatch.setattr(sessions, "onnxruntime", lambda: SimpleNamespace(InferenceSession=lambda *a, **k: fallen))
-    with pytest.raises(ProviderError, match="CUDAExecutionProvider does not start"):
-        sessions.open_session(b"", None, "CUDAExecutionProvider")
+def gpu(monkeypatch: pytest.MonkeyPatch, opened: Opened, missing: str = "") -> dict[str, object]:
+    """An onnxruntime whose sessions are `opened`; what it was asked for."""
+    asked: dict[str, object] = {}
+
+    def create(*_: object, **options: object) -> SimpleNamespace:
+        asked.update(options)
+        return opened
+
+    def load() -> None:
+        asked["preloaded"] = True
+        print(missing)
+
+    monkeypatch.setattr(accelerators, "STARTED", set())
+    monkeypatch.setattr(sessions, "onnxruntime", lambda: SimpleNamespace(InferenceSession=create, preload_dlls=load))
+    return asked
+
+
+class Opened(SimpleNamespace):
+    """A session: unlike its base class, it can be referred to weakly."""
+
+
+class Recorded(SimpleNamespace):
+    """Session options that keep what is set."""
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        setattr(self, key, value)
+
+
+def opened_by(provider: str, **nodes: int) -> Opened:
+    """A session with so many nodes on each provider."""
+    parts = [SimpleNamespace(ep_name=ep, get_nodes=lambda n=n: [0] * n) for ep, n in nodes.items()]
+    return Opened(get_providers=lambda: [provider], get_provider_graph_assignment_info=lambda: parts)
+
+
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+def test_a_provider_that_silently_falls_back_is_an_error_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gpu(monkeypatch, Opened(get_providers=lambda: [runtime.CPU]), "Failed to load libcublas.so.13: not found")
+    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider does not start .*\(Failed to load libcublas"):
+        sessions.open_session(b"", Recorded(), CUDA)
+    assert capfd.readouterr() == ("", "")
+
+
+NO_DEVICE = (  # as onnxruntime 1.31.1 says it
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, void, "
+    "onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, SUCCTYPE, const char*, "
+    "const char*, int) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable device is "
+    "detected ; GPU=-1 ; hostname=x ; file=y ; line=67 ; expr=cudaSetDevice(info_.device_id);"
+)
+NO_TENSORRT = (
+    "/onnxruntime_src/onnxruntime/python/onnxruntime_pybind_state.cc:729 void onnxruntime::python::"
+    "RegisterTensorRTPluginsAsCustomOps(PySessionOptions&, const onnxruntime::ProviderOptions&) Please install TensorRT"
+)
+
+
+@pytest.mark.parametrize(
+    ("provider", "message", "shown"),
+    [
+        (CUDA, NO_DEVICE, r"\(CUDA failure 100: no CUDA-capable device is detected\)"),
+        (TENSORRT, NO_TENSORRT, r"\(Please install TensorRT\)"),
+    ],
+)
+def test_what_keeps_a_provider_from_starting_is_not_blamed_on_the_model(
+    provider: str, message: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(sessions, "onnxruntime", lambda: SimpleNamespace(InferenceSession=refuse))
+    with pytest.raises(ProviderError, match=f"{provider} does not start on this machine {shown}"):
+        sessions.open_session(b"", Recorded(), provider)
+
+
+def test_a_provider_is_tried_on_a_model_that_does_nothing_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "STARTED", set())
+    opened: list[bytes] = []
+    create = lambda model, **_: opened.append(model)  # noqa: E731
+    for _ in range(2):
+        assert accelerators.failure(SimpleNamespace(InferenceSession=create), CUDA, [CUDA]) is None
+    assert opened == [runtime.trivial()]
+    runtime.run(runtime.session(runtime.trivial()), {"x": np.ones(1, np.float32)})
+
+
+def test_a_provider_that_takes_no_node_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch, opened_by(CUDA, CPUExecutionProvider=3))
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider takes none of the model's 3 nodes"):
+        sessions.open_session(b"", Recorded(), CUDA)
+
+
+def test_a_gpu_has_its_libraries_loaded_and_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, options = opened_by(CUDA, CUDAExecutionProvider=5, CPUExecutionProvider=1), Recorded()
+    asked = gpu(monkeypatch, opened)
+    assert sessions.open_session(b"", options, CUDA) is opened
+    assert asked["preloaded"] and asked["enable_fallback"] == 0 and vars(options) == {accelerators.RECORD: "1"}
+    assert runtime.assigned(opened) == {CUDA: 5, runtime.CPU: 1}
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [opened_by(CUDA), Opened(get_providers=lambda: [CUDA])],
+    ids=["everything was folded away", "an onnxruntime that does not tell"],
+)
+def test_a_session_that_may_well_run_there_is_taken(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu(monkeypatch, opened)
+    assert sessions.open_session(b"", Recorded(), CUDA) is opened
+
+
+def test_only_a_gpu_needs_its_libraries() -> None:
+    called: list[str] = []
+    ort = SimpleNamespace(preload_dlls=lambda: called.append("loaded"))
+    assert accelerators.preload(ort, runtime.CPU) == accelerators.preload(SimpleNamespace(), CUDA) == "" and not called
+    assert accelerators.preload(ort, TENSORRT) == "" and called == ["loaded"]
+
+
+def test_nodes_are_counted_by_the_provider_that_runs_them() -> None:
+    options = sessions.session_options(optimise=False)
+    options.add_session_config_entry(accelerators.RECORD, "1")
+    opened = sessions.open_session(chain(), options, runtime.CPU)
+    if hasattr(opened, "get_provider_graph_assignment_info"):  # onnxruntime 1.24
+        assert runtime.assigned(opened) == {runtime.CPU: len(chain().graph.node)}
 
 
 def test_without_onnxruntime_the_error_names_both_extras(monkeypatch: pytest.MonkeyPatch) -> None:

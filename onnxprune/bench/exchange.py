@@ -41,7 +41,7 @@ def write_measured(found: Measured, folder: Path) -> dict[str, Any]:
     singles = {f"{n} {name}": np.asarray(a) for n, s in enumerate(found.samples) for name, a in s.singles.items()}
     np.savez(folder / "singles.npz", **singles)  # type: ignore[arg-type]
     samples = [{"times": dict(s.times), "inner": s.inner} for s in found.samples]
-    return {"samples": samples, "provider": found.provider, "options": found.options}
+    return {"samples": samples, "provider": found.provider, "options": found.options, "nodes": found.nodes}
 
 
 def read_measured(result: Mapping[str, Any], folder: Path) -> Measured:
@@ -51,7 +51,7 @@ def read_measured(result: Mapping[str, Any], folder: Path) -> Measured:
         for n, entry in enumerate(result["samples"]):
             times = {name: tuple(values) for name, values in entry["times"].items()}
             samples.append(Samples(times, entry["inner"], {name: held[f"{n} {name}"] for name in times}))
-    return Measured(tuple(samples), result["provider"], result["options"], tuple(result["cores"]))
+    return Measured(tuple(samples), result["provider"], result["options"], tuple(result["cores"]), result["nodes"])
 
 
 def error_entry(error: OnnxpruneError) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
 from onnxprune import runtime
 from onnxprune.bench.pair import Setting
@@ -50,7 +48,7 @@ def footprint(
         loads: Session creations to time.
         clock: Seconds; replaced in tests.
     """
-    setting.open(trivial())  # the runtime's own libraries and devices are not the model's
+    setting.open(runtime.trivial())  # the runtime's own libraries and devices are not the model's
     base = forget_peak()
     opened = setting.open(model)
     run = runtime.runner(opened, feeds)
@@ -70,13 +68,6 @@ def load_time(model: Source, setting: Setting, loads: int, clock: Callable[[], f
         times.append(clock() - start)
         del opened  # its memory is free again before the next
     return float(np.median(times)) * 1e3
-
-
-def trivial() -> onnx.ModelProto:
-    """A model that does nothing."""
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "trivial", ends[:1], ends[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def forget_peak() -> int | None:

@@ -8,7 +8,7 @@ so that no model is always the one whose memory lies first.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,14 @@ class Measured:
         provider: The provider that ran.
         options: The provider's options, as onnxruntime reports them.
         cores: The cores the process was pinned to; empty where it was not.
+        nodes: Providers -> nodes of the dense model they ran, where onnxruntime tells; empty on the CPU.
     """
 
     samples: tuple[Samples, ...]
     provider: str
     options: dict[str, Any]
     cores: tuple[int, ...] = ()
+    nodes: dict[str, int] = field(default_factory=dict)
 
 
 def time_pair(
@@ -93,8 +95,15 @@ def time_pair(
                 progress((number + share) / len(inputs))
 
         found.append(measure(runners, protocol=protocol, seed=seed, progress=observe))
-    used = sessions["before"].get_providers()[0]
-    return Measured(tuple(found), used, dict(sessions["before"].get_provider_options().get(used, {})))
+    return measured(found, sessions["before"])
+
+
+def measured(samples: Sequence[Samples], opened: Session) -> Measured:
+    """Samples, with what ran them."""
+    used = opened.get_providers()[0]
+    options = dict(opened.get_provider_options().get(used, {}))
+    nodes = dict(runtime.assigned(opened) or {}) if used != runtime.CPU else {}
+    return Measured(tuple(samples), used, options, nodes=nodes)
 
 
 def refuse_different(before: Session, after: Session) -> None:

@@ -6,7 +6,6 @@ A fresh interpreter is started for each, never a fork: onnxruntime's threads wou
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from onnxprune.bench.protocol import Protocol
 from onnxprune.bench.statistics import drift, drifts
 from onnxprune.errors import RuntimeUnavailable
 from onnxprune.runtime import Feeds, Source
+from onnxprune.scripts import environment
 
 WORKER = "onnxprune.bench.worker"
 Progress = Callable[[float], None]
@@ -115,11 +115,6 @@ def start(command: Sequence[str], errors: Path, progress: Progress) -> None:
     if code:
         lines = errors.read_text(encoding="utf-8", errors="replace").split("\n")
         raise died(code, next((line for line in reversed(lines) if line.strip()), ""))
-
-
-def environment() -> dict[str, str]:
-    """Ours, with the modules found where we find them, whatever the working folder."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
 
 
 def report(line: str, progress: Progress) -> None:

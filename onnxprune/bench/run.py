@@ -130,6 +130,8 @@ def result(found: Found, setting: Setting, inputs: Sequence[Feeds], seed: int) -
     facts: Mapping[str, Any] = runtime.environment() | runtime.clocks(one.cores) | runtime.device(one.provider)
     if one.options:
         facts = {**facts, "provider_options": one.options}
+    if one.nodes:
+        facts = {**facts, "nodes": one.nodes}
     compared = compare(
         main, provider=one.provider, threads=setting.threads, batch=sizes[0], environment=facts, seed=seed
     )

@@ -3,6 +3,7 @@
 from onnxprune.calibrate.anchors import Anchor, anchor_of, readers_of
 from onnxprune.calibrate.contraction import Contraction, contraction_of
 from onnxprune.calibrate.moments import Moments
+from onnxprune.calibrate.tally import Tally
 from onnxprune.calibrate.walk import Walk
 
-__all__ = ["Anchor", "Contraction", "Moments", "Walk", "anchor_of", "contraction_of", "readers_of"]
+__all__ = ["Anchor", "Contraction", "Moments", "Tally", "Walk", "anchor_of", "contraction_of", "readers_of"]

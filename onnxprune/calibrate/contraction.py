@@ -60,13 +60,18 @@ class Contraction:
         if self.node.op_type == "Conv":
             return self.groups, self.weight[0].size, first // self.groups
         if self.node.op_type == "ConvTranspose":
-            return self.groups, first // self.groups * math.prod(self.kernel), second
+            return self.groups, first // self.groups * self.taps, second
         return (1, second, first) if attribute(self.node, "transB", 0) else (1, first, second)
 
     @property
     def columns(self) -> int:
         """Inputs of one group at one site."""
         return self.shape[1]
+
+    @property
+    def taps(self) -> int:
+        """Inputs that each channel has at one site."""
+        return math.prod(self.kernel)
 
     @property
     def channels(self) -> int:

@@ -75,8 +75,15 @@ class Walk:
             yield {name: found[name] for name in names}
         self.at, self.shelf = upto, held  # the files of the one before go with it
 
-    def piece(self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str]) -> Session:
-        """A session over some nodes, from what is live to what is wanted."""
+    def piece(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        wanted: Sequence[str],
+        model: Model | None = None,
+        threads: int | None = None,
+    ) -> Session:
+        """A session over some nodes, from what is live to what is wanted; `model` may have other weights."""
+        model = model or self.model
         read = {name for node in nodes for name in inputs_of(node)}
         graph = onnx.GraphProto(name="piece", node=nodes)
         for name in sorted(read & set(self.live[0])):
@@ -84,12 +91,12 @@ class Walk:
             kind = helper.np_dtype_to_tensor_dtype(array.dtype)
             graph.input.append(helper.make_tensor_value_info(name, kind, [None] * array.ndim))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-        weights = {name: self.model.weights[name] for name in read if name in self.model.weights}
+        weights = {name: model.weights[name] for name in read if name in model.weights}
         graph.initializer.extend(bare(name, array) for name, array in weights.items())
-        proto = self.model.proto
+        proto = model.proto
         whole = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
         whole.functions.extend(proto.functions)
-        return session(Parts(whole, weights), threads=self.threads)
+        return session(Parts(whole, weights), threads=threads or self.threads)
 
 
 class Shelf:

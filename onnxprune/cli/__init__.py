@@ -3,11 +3,11 @@
 Exit codes: 0 done, 1 an error that onnxprune names in one line, 2 wrong usage, 130 interrupted.
 """
 
-from onnxprune.cli import sweep
+from onnxprune.cli import sensitivity, sweep
 from onnxprune.cli.commands import app, model_folder
 from onnxprune.cli.console import run_app
 
-__all__ = ["app", "main", "model_folder", "sweep"]
+__all__ = ["app", "main", "model_folder", "sensitivity", "sweep"]
 
 
 def main() -> None:

@@ -18,13 +18,16 @@ from onnxprune.bench import bench as time_models
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Allocate,
     Batch,
     BestEffort,
     Criterion,
     Data,
+    Dead,
     Ep,
     Folder,
     Force,
+    Gradients,
     HtmlOut,
     In,
     Json,
@@ -32,20 +35,25 @@ from onnxprune.cli.options import (
     LayerRatio,
     Macs,
     MaxRatio,
+    Memory,
     NoBench,
     Out,
     Overwrite,
     Params,
     PlanOut,
+    Preprocessing,
     Ratio,
     Recover,
+    Recovery,
     ReportOut,
     Rows,
     Samples,
-    Scope,
+    Script,
     Seed,
+    Sensitivity,
     Skip,
     Speedup,
+    Steps,
     Strict,
     Threads,
     Threshold,
@@ -53,10 +61,11 @@ from onnxprune.cli.options import (
     parse_align,
     parse_batches,
     parse_layers,
+    parse_memory,
 )
 from onnxprune.demo import WRITTEN, run_demo
 from onnxprune.errors import OutputError
-from onnxprune.gains import profile_files
+from onnxprune.gains import profile_files, refuse_elsewhere
 from onnxprune.model import data_files, write_atomic
 from onnxprune.outputs import check_folder, refuse_special
 from onnxprune.plan import Limits, Plan, Target
@@ -102,15 +111,23 @@ def prune(
     latency_ms: LatencyMs = None,
     threshold: Threshold = None,
     criterion: Criterion = "auto",
-    scope: Scope = "local",
+    allocate: Allocate = "auto",
+    sensitivity: Sensitivity = None,
+    steps: Steps = 1,
     align: Align = "auto",
     max_ratio: MaxRatio = None,
     skip: Skip = None,
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    gradients: Gradients = None,
+    preprocess: Preprocessing = None,
+    script: Script = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
+    dead: Dead = False,
     seed: Seed = 0,
     threads: Threads = 1,
     plan_out: PlanOut = None,
@@ -128,10 +145,13 @@ def prune(
 ) -> None:
     """Prune a model, verify the result, and time it against the original."""
     target = requested(ratio, macs, params, speedup, latency_ms, threshold)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
-    check_side_files([model, output, data], [plan_out, report], html)
+    limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    check_side_files([model, output, data, script, gradients, sensitivity], [plan_out, report], html)
     common = (criterion, parse_align(align), data, seed, threads, not no_bench, overwrite, strict, through_norms)
     options = pipeline.Options(*common, best_effort, batch, None, force, bool(report or html), ep, recover, samples)
+    options = replace(options, preprocess=preprocess, script=script, gradients=gradients)
+    options = replace(options, allocate=allocate, sensitivity=sensitivity, steps=steps)
+    options = replace(options, recovery=recovery, memory=parse_memory(memory), dead=dead)
     deliver(partial(pipeline.prune, model, output, target, limits, options), plan_out, report, html, as_json)
 
 
@@ -141,8 +161,12 @@ def apply(
     plan: Annotated[Path, typer.Argument(metavar="P.json", help="A plan written by --plan-out, perhaps edited.")],
     output: Out,
     data: Data = None,
+    preprocess: Preprocessing = None,
+    script: Script = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     report: ReportOut = None,
@@ -155,10 +179,11 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Carry out a plan on the model it was made for."""
-    check_side_files([model, output, data, plan], [report], html)
+    check_side_files([model, output, data, plan, script], [report], html)
     common = (data, seed, threads, not no_bench, overwrite, strict)
     settings = pipeline.Options("l1", None, *common, force=force, explain=bool(report or html), ep=ep)
-    options = replace(settings, recover=recover, samples=samples)
+    told = partial(replace, settings, samples=samples, preprocess=preprocess, script=script)
+    options = told(recover=recover, recovery=recovery, memory=parse_memory(memory))
     deliver(partial(pipeline.apply, model, Plan.load(plan), output, options), None, report, html, as_json)
 
 
@@ -196,6 +221,8 @@ def bench(
     """Time two models against each other, interleaved in fresh processes, with an A/A control."""
     how: dict[str, Any] = {"provider": ep, "batch": batch, "threads": threads, "seed": seed, "fp16": fp16}
     how |= {"protocol": QUICK if quick else FULL, "processes": processes, "batches": parse_batches(batches)}
+    if profile:  # before minutes of timing, not after
+        refuse_elsewhere(ep)
     with progress() as observe:
         found = time_models(before, after, **how, progress=lambda p: observe("time", p))
         spent = profile_files(before, after, ep, batch, threads, seed) if profile else None
@@ -321,5 +348,7 @@ def finish(done: pipeline.Pruned, as_json: bool) -> None:
         typer.echo(done.report.to_json(), nl=False)
     else:
         show(terminal.report_view(done.report))
+    for doubt in words.doubts(done.report.data):
+        typer.echo(f"onnxprune: warning: {words.printable(doubt)}", err=True)
     if done.report.isolated:
         typer.echo(f"onnxprune: warning: {words.printable(words.isolated(done.report.isolated))}", err=True)

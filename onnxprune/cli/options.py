@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from onnxprune import pipeline
 
 In = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The exported model. It is never changed.")]
 Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="Where the pruned model goes.")]
@@ -16,7 +19,7 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Remove filters that score less than this share of their layer's highest score, in (0, 1): for models "
-        "trained to sparsity. With --scope global, of the model's highest."
+        "trained to sparsity. With --allocate global, of the model's highest."
     ),
 ]
 Speedup = Annotated[
@@ -38,11 +41,27 @@ Criterion = Annotated[
         "--data when all others make up for it; without --data, l1.",
     ),
 ]
-Scope = Annotated[str, typer.Option(help="local: the same ratio everywhere. global: layers compete.")]
+Allocate = Annotated[
+    str,
+    typer.Option(
+        metavar="|".join(pipeline.ALLOCATIONS),
+        help="How groups share the cut. uniform: all lose the same share. global: all units compete. sensitivity: by "
+        "what the outputs lose when each group is cut alone, measured on --data. auto: where it costs least if scores "
+        "are errors and the target is --macs, else uniform.",
+    ),
+]
+Sensitivity = Annotated[
+    Path | None, typer.Option(metavar="S.json", help="What 'onnxprune sensitivity -o' wrote, instead of measuring.")
+]
+Steps = Annotated[
+    int, typer.Option(min=1, help="Rounds of pruning, refitting and scoring anew on the way to a target.")
+]
 Align = Annotated[str, typer.Option(metavar="auto|N", help="Widths are multiples of N; auto measures what pays.")]
 MaxRatio = Annotated[
     float | None,
-    typer.Option(help="Largest share a group may lose. The default is all but one channel; 0.9 if global."),
+    typer.Option(
+        help="Largest share a group may lose. The default is all but one channel; 0.9 with --allocate global."
+    ),
 ]
 Skip = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave matching tensors or nodes whole.")]
 LayerRatio = Annotated[
@@ -59,25 +78,76 @@ Rows = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        metavar="X.npz",
-        help="Typical inputs, unlabelled, by input name, to rank filters, recover accuracy, verify and time on. "
-        "A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
+        metavar="PATH",
+        help="Typical inputs, unlabelled, to rank filters, recover accuracy, verify and time on: an .npz (X.npz) with "
+        "arrays named after the model's inputs, a folder of .npy files, a folder of images, or a Python file with "
+        "def batches(). A few hundred are enough. Without them: filters' norms, no recovery, random inputs.",
+    ),
+]
+Preprocessing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="How images of --data become the model's input: a preset (imagenet, 0..1, -1..1, 0..255, caffe, clip), or "
+        "size=224,resize=256,crop=center,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,scale=255,layout=NCHW,"
+        "channels=RGB, or both. What is left out is read from the model; the report says what was done.",
+    ),
+]
+Script = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval",
+        metavar="SCRIPT.py",
+        help="Your metric, larger is better: def evaluate(run) -> float, where run({input: array}) gives "
+        "{output: array}. It is called in a process of its own for every model.",
+    ),
+]
+Gradients = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="G.npz",
+        help="Gradients of the loss by initializer name, for --criterion taylor and hessian: in the shape of the "
+        "weight, or with an axis of samples before it (hessian needs that).",
     ),
 ]
 Recover = Annotated[
     bool | None,
     typer.Option(
         "--recover/--no-recover",
-        help="Refit the weights that are left to what the dense model computes on --data. On by default if there are "
-        "enough samples.",
+        help="Bring the weights that are left near to what the dense model computes. On by default if --data has "
+        "enough samples. Without --data: removed filters are merged into the kept ones that are most like them.",
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of random inputs and of the order of timing.")]
+Recovery = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|ridge|statistics|bias|merge",
+        help="How: refit all weights (ridge), each channel's mean and deviation (statistics) or mean (bias) on --data; "
+        "merge needs none.",
+    ),
+]
+Memory = Annotated[
+    float,
+    typer.Option(metavar="GIB", min=0, help="Activations held in memory, in GiB; what is beyond lies in files."),
+]
+Samples = Annotated[
+    int, typer.Option(min=1, help="Samples of --data to rank filters and refit weights on, at most, spread over all.")
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of random inputs, of the samples taken and of the order of timing.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads onnxruntime uses inside one operator.")]
 PlanOut = Annotated[Path | None, typer.Option(metavar="P.json", help="Write the plan: editable, replayed by 'apply'.")]
 ReportOut = Annotated[Path | None, typer.Option("--report", metavar="R.json", help="Write the report (.md: Markdown).")]
 HtmlOut = Annotated[Path | None, typer.Option("--html", metavar="R.html", help="Write the report as a web page.")]
+Dead = Annotated[
+    bool,
+    typer.Option(
+        "--dead",
+        help="Remove the units that no output depends on: zero filters, channels nobody reads, ReLUs that never fire. "
+        "Lossless, and nothing else goes without a target; with one, they go first.",
+    ),
+]
 NoBench = Annotated[bool, typer.Option("--no-bench", help="Do not time the models.")]
 ThroughNorms = Annotated[
     bool, typer.Option("--through-norms", help="Prune channels that are normalised over, too: approximate, not exact.")
@@ -87,6 +157,17 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT.onnx i
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a layer fails, instead of leaving it whole.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the results go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def parse_memory(gib: float) -> int:
+    """The value of --memory, in bytes.
+
+    Raises:
+        typer.BadParameter: It is not a number.
+    """
+    if not math.isfinite(gib):
+        raise typer.BadParameter(f"'{gib}' is no number of GiB", param_hint="--memory")
+    return round(gib * 2**30)
 
 
 def parse_align(text: str) -> int | None:

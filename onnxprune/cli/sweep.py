@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Align,
+    Allocate,
     Criterion,
     Data,
     HtmlOut,
@@ -22,10 +23,15 @@ from onnxprune.cli.options import (
     LayerRatio,
     MaxRatio,
     NoBench,
+    Preprocessing,
+    Recover,
     Rows,
-    Scope,
+    Samples,
+    Script,
     Seed,
+    Sensitivity,
     Skip,
+    Steps,
     Strict,
     Threads,
     ThroughNorms,
@@ -49,24 +55,16 @@ Ratios = Annotated[
 Macs = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of multiply-accumulates to keep.")]
 Params = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of parameters to keep.")]
 Speedups = Annotated[str | None, typer.Option(metavar=FORM, help="Speedups to reach, measured one at a time.")]
-Script = Annotated[
-    Path | None,
-    typer.Option(
-        "--eval",
-        metavar="SCRIPT.py",
-        help="Your metric, larger is better: def evaluate(run) -> float, where run({input: array}) gives "
-        "{output: array}. It is called in a process of its own for every model.",
-    ),
-]
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Candidates at a time. The default is one for each core, or cluster worker.")
 ]
 Backend = Annotated[
     str,
     typer.Option(
-        metavar="loky|threading|dask|ray",
-        help="Who works on candidates: processes, threads, or a cluster. On a cluster IN.onnx, DIR, --data and --eval "
-        "must be on a disk that all machines share. Timings are always taken here, alone.",
+        metavar="NAME",
+        help="Who works on candidates: processes (loky), threads (threading), or a cluster (dask, ray). On a cluster "
+        "IN.onnx, DIR, --data and --eval must be on a disk that all machines share. Timings are always taken here, "
+        "alone.",
     ),
 ]
 Scheduler = Annotated[
@@ -85,14 +83,19 @@ def sweep(
     macs: Macs = None,
     params: Params = None,
     speedups: Speedups = None,
-    criterion: Criterion = "l1",
-    scope: Scope = "local",
+    criterion: Criterion = "auto",
+    allocate: Allocate = "auto",
+    sensitivity: Sensitivity = None,
+    steps: Steps = 1,
     align: Align = "auto",
     max_ratio: MaxRatio = None,
     skip: Skip = None,
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    preprocess: Preprocessing = None,
+    recover: Recover = None,
+    samples: Samples = 1024,
     seed: Seed = 0,
     threads: Threads = 1,
     through_norms: ThroughNorms = False,
@@ -108,10 +111,12 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_page([model, data, script], html, output)
-    limits = Limits(scope, 1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
+    check_page([model, data, script, sensitivity], html, output)
+    limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
-    options = pipeline.Options(*common, strict=strict, through_norms=through_norms)
+    given: dict[str, Any] = {"recover": recover, "samples": samples, "preprocess": preprocess}
+    given |= {"allocate": allocate, "sensitivity": sensitivity, "steps": steps}
+    options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:
         found = sweeping.sweep(model, output, wanted, limits, options, settings, observe=observe)

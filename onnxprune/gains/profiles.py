@@ -168,14 +168,19 @@ def explain(
         ProviderError: Not the processor: elsewhere kernels run on while the profiler's clock has stopped.
         RuntimeUnavailable: onnxruntime refuses a model.
     """
-    if provider_name(provider) != CPU:
-        raise ProviderError(f"operators cannot be timed on '{provider}'", remedy="profile with --ep cpu")
+    refuse_elsewhere(provider)
     step = step or width_step(threads=threads).step
     models = [shaped(dense), shaped(pruned)]
     with Profiled(models[0], feeds, threads=threads) as one, Profiled(models[1], feeds, threads=threads) as two:
         runs = alternate([one.run, two.run], seed=seed, budget_s=budget_s, progress=progress)
         before, after = (opened.kernels(skip=WARM) for opened in (one, two))
     return judge(before, after, pair_layers(models[0], models[1], (before, after)), step, runs)
+
+
+def refuse_elsewhere(provider: str) -> None:
+    """Raise ProviderError for a provider whose kernels onnxruntime cannot time: any but the processor's."""
+    if provider_name(provider) != CPU:
+        raise ProviderError(f"operators cannot be timed on '{provider}'", remedy="profile with --ep cpu")
 
 
 def profile_files(

@@ -18,7 +18,7 @@ KEEP = (
 
 @criterion("bn-scale")
 def bn_scale(dependencies: Dependencies, _: Evidence) -> Scores:
-    """Absolute scale of BatchNormalization, summed over those of a unit; --scope global cuts at one percentile.
+    """Absolute scale of BatchNormalization, summed over those of a unit; --allocate global cuts at one percentile.
 
     Units without a scale stay. It is meant for models trained with a penalty on the scales.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,29 +59,63 @@ def by_filter(
     Raises:
         ModelError: A weight holds NaN or infinity.
     """
-    values, each = np.zeros(dependencies.unit_count), {}
+    each = {}
     for source in dependencies.sources if sources is None else sources:
         found = function(filters(dependencies, source, keep))
         if not np.isfinite(found).all():
             what = f"'{source.tensor}' holds NaN or infinite weights"
             raise ModelError(what, where=f"node '{source.node}'", remedy="export a model with finite weights")
+        each[source] = found
+    return Scores("", summed(dependencies, each), each)
+
+
+def summed(dependencies: Dependencies, each: Mapping[Source, Floats]) -> Floats:
+    """What the filters of all sources add up to, unit by unit.
+
+    Args:
+        dependencies: A traced model.
+        each: Source -> a number, or a row of as many numbers as all others have. Shapes (filters, ...).
+
+    Returns:
+        Shape (units, ...).
+    """
+    tail = next((found.shape[1:] for found in each.values()), ())
+    values = np.zeros((dependencies.unit_count, *tail))
+    for source, found in each.items():
         units = dependencies.unit[source.ids].ravel()
         chosen = (units >= 0) & (units < dependencies.unit_count)  # the others stay, or stand for whole rows
         np.add.at(values, units[chosen], found[chosen])
-        each[source] = found
-    return Scores("", values, each)
+    return values
+
+
+def with_norms(dependencies: Dependencies, values: Floats) -> Floats:
+    """Scores in which a group that has none (NaN alone) takes the L1 norms of its filters, scaled to sum to 1."""
+    found, norms = values.copy(), by_filter(dependencies, l1_norm)
+    for group in dependencies.groups:
+        own = norms.values[group.units]
+        if np.isnan(found[group.units]).all() and own.sum() > 0:
+            found[group.units] = own / own.sum()
+    return np.nan_to_num(found)
 
 
 def filters(dependencies: Dependencies, source: Source, keep: Mask | None = None) -> Array:
     """A source's weights with one row per filter, integers as the real numbers they stand for. (filters, elements).
 
-    Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first. What
-    reads an id that is not in `keep` is zero.
+    What reads an id that is not in `keep` is zero.
     """
     weight, axis = stored(dependencies, source.tensor), source.axis
     if keep is not None:
         own = dependencies.labels[source.tensor]
         weight = zero(weight, tuple(Axis() if k == axis else a for k, a in enumerate(own)), keep)
+    return by_row(weight, source)
+
+
+def by_row(weight: Array, source: Source) -> Array:
+    """An array of the shape of a source's weight with one row per filter. Shape (filters, elements).
+
+    Where the filter axis counts within blocks (a grouped transposed convolution), rows run over blocks first.
+    """
+    axis = source.axis
     if source.ids.ndim > 1:
         blocks = source.ids.shape[0]
         weight = weight.reshape(blocks, weight.shape[0] // blocks, *weight.shape[1:])

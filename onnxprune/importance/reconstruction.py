@@ -10,24 +10,17 @@ computes.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
-from onnxprune.calibrate import Anchor, Contraction, Moments, Walk, anchor_of, contraction_of, readers_of
-from onnxprune.calibrate.moments import COLUMNS, finite
-from onnxprune.importance.norms import by_filter, l1_norm
+from onnxprune.importance.norms import with_norms
+from onnxprune.importance.readers import Product, by_readers
 from onnxprune.importance.registry import Evidence, Floats, Scores, criterion
 from onnxprune.labels import Ids
-from onnxprune.progress import Observer
-from onnxprune.shapes import attribute
-from onnxprune.trace import Dependencies, Group
+from onnxprune.trace import Dependencies
 
-ROWS, FEW = 40, 10_000  # sites for each input of a layer, and at least, if there are so many
-RIDGE = 1e-3  # of the mean square of an input
 TINY = 1e-12  # of the trace of a block: keeps its factor real where rounding would not
 STEPS = 64  # eliminations of a group, at most: wider groups lose several units in each
 
@@ -46,6 +39,11 @@ class Reader:
     matrix: Floats
     columns: Ids
 
+    @staticmethod
+    def of(product: Product, columns: Ids) -> Reader:
+        """A product that reads the units of these columns."""
+        return Reader(product.inverse, product.matrix, columns)
+
 
 @criterion("reconstruction", needs="samples")
 def reconstruction(dependencies: Dependencies, evidence: Evidence) -> Scores:
@@ -55,84 +53,8 @@ def reconstruction(dependencies: Dependencies, evidence: Evidence) -> Scores:
 
     Hassibi and Stork 1993, equation 5, for blocks of weights; El Halabi et al. 2022, arXiv 2203.04940.
     """
-    values, norms = np.full(dependencies.unit_count, np.nan), by_filter(dependencies, l1_norm)
-    waiting, found = readers_by_group(dependencies), dict[int, list[Reader]]()
-    walk = Walk(dependencies.model, evidence.samples, threads=evidence.threads, memory=evidence.memory)
-    for g, reader in readers(dependencies, walk, np.random.default_rng(evidence.seed), evidence.observe):
-        found.setdefault(g, []).append(reader)
-        if len(found[g]) == waiting[g]:  # Gram matrices are large: none waits longer than it must
-            group = dependencies.groups[g]
-            values[group.units] = eliminated(found.pop(g), group.units.size)
-    for group in dependencies.groups:
-        own = norms.values[group.units]
-        if np.isnan(values[group.units]).all() and own.sum() > 0:
-            values[group.units] = own / own.sum()
-    return Scores("", np.nan_to_num(values), additive=True)
-
-
-def layers(dependencies: Dependencies) -> Iterator[tuple[int, Contraction, Ids, list[int]]]:
-    """Every layer that reads groups: its node's number, itself, the unit of each input, the groups' numbers."""
-    for at, node in enumerate(dependencies.model.proto.graph.node):
-        layer = contraction_of(node, dependencies.model)
-        if not isinstance(layer, str) and layer.groups == 1 and layer.columns <= COLUMNS:
-            units = inputs_of(dependencies, node, layer)
-            if groups := np.unique(dependencies.owner[units[units >= 0]]).tolist():
-                yield at, layer, units, groups
-
-
-def readers_by_group(dependencies: Dependencies) -> Counter[int]:
-    """How many layers read each group."""
-    return Counter(g for _, _, _, groups in layers(dependencies) for g in groups)
-
-
-def readers(
-    dependencies: Dependencies, walk: Walk, rng: np.random.Generator, observe: Observer
-) -> Iterator[tuple[int, Reader]]:
-    """Every layer that reads a group, with the group's number, from front to back."""
-    model, read_by = dependencies.model, readers_of(dependencies.model)
-    for at, layer, units, groups in layers(dependencies):
-        observe("score", at / len(walk.nodes))
-        anchor = anchor_of(layer.node.output[0], layer.channels, layer.axis, model, read_by)
-        gram, matrix = second_moments(walk, at, layer, anchor, rng)
-        inverse = inverted(gram)
-        for g in groups:
-            yield g, Reader(inverse, matrix, columns_of(dependencies.groups[g], units))
-
-
-def inputs_of(dependencies: Dependencies, node: onnx.NodeProto, layer: Contraction) -> Ids:
-    """The unit of each input of a layer, -1 where it cannot go. Shape (K,)."""
-    axes = dependencies.labels.get(node.input[1])
-    turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
-    axis = 1 if node.op_type == "Conv" or turned else 0
-    ids = axes[axis].ids if axes is not None else None
-    if ids is None or ids.ndim > 1:
-        return np.full(layer.columns, -1)
-    units = np.repeat(dependencies.unit[ids], layer.columns // ids.size)
-    return np.where(units < dependencies.unit_count, units, -1)
-
-
-def columns_of(group: Group, units: Ids) -> Ids:
-    """For each unit of a group, the inputs that go with it. Shape (units, most)."""
-    found = [np.flatnonzero(units == unit) for unit in group.units.tolist()]
-    most = max(f.size for f in found)
-    return np.stack([np.pad(f, (0, most - f.size), constant_values=-1) for f in found])
-
-
-def second_moments(
-    walk: Walk, at: int, layer: Contraction, anchor: Anchor, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """The Gram matrix of what a layer reads, means taken out, and its weights as `Reader` has them."""
-    moments, share = Moments.empty(*layer.shape), None
-    for values in walk.values(at, [layer.node.input[0], anchor.tensor]):
-        target = values[anchor.tensor]
-        share = share or layer.share(target, len(walk.live), max(FEW, ROWS * layer.columns))
-        sites = layer.sites(target.shape, share, rng)
-        wanted, inputs = layer.outputs(target, sites), layer.inputs(values[layer.node.input[0]], sites)
-        usable = finite(wanted, inputs)
-        moments.add(inputs[usable], np.zeros_like(wanted[usable]), wanted[usable])
-    gram, mean = moments.gram[0, :-1, :-1], moments.gram[0, -1, :-1]
-    spread = max(float(moments.spread.sum()), np.finfo(np.float64).tiny)
-    return gram - np.outer(mean, mean) / max(1, moments.count), layer.matrix[0] * anchor.slope / np.sqrt(spread)
+    values = by_readers(dependencies, evidence, Reader.of, eliminated)
+    return Scores("", with_norms(dependencies, values), additive=True)
 
 
 def eliminated(found: Sequence[Reader], units: int) -> Floats:
@@ -170,13 +92,15 @@ class Surgeon:
         return Surgeon(reader.inverse.copy(), reader.matrix.copy(), reader.columns)
 
     def costs(self, units: Ids) -> Floats:
-        """What the removal of each of these units would add. Shape (units,)."""
-        columns = self.columns[units]
+        """What the removal of each of these units would add; nothing where none of it is read. Shape (units,)."""
+        found, read = np.zeros(units.size), self.columns[units, 0] >= 0
+        columns = self.columns[units[read]]
         held = columns >= 0
         blocks = self.inverse[columns[:, :, None], columns[:, None, :]]
         blocks = np.where(held[:, :, None] & held[:, None, :], blocks, np.eye(columns.shape[1]))
         rows = np.where(held[:, :, None], self.matrix[columns], 0.0)
-        return np.asarray((rows * np.linalg.solve(blocks, rows)).sum(axis=(1, 2)))
+        found[read] = (rows * np.linalg.solve(blocks, rows)).sum(axis=(1, 2))
+        return found
 
     def remove(self, units: Ids) -> Floats:
         """Take units out one after another, refit the others, and give what each adds. Shape (units,)."""
@@ -194,9 +118,3 @@ class Surgeon:
         self.inverse -= across @ solved[:, outputs:]
         self.matrix[own], self.inverse[own], self.inverse[:, own] = 0.0, 0.0, 0.0
         return np.asarray(np.diff(lengths[ends]))
-
-
-def inverted(gram: Floats) -> Floats:
-    """The inverse of a Gram matrix with a ridge. Shape (K, K)."""
-    scale = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
-    return np.asarray(np.linalg.inv(gram + RIDGE * scale * np.eye(len(gram))), dtype=np.float64)

@@ -8,10 +8,10 @@ registers one. `onnxprune criteria` prints the first line of its docstring, and 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from typing import Literal
 
 import numpy as np
@@ -45,6 +45,8 @@ class Scores:
         unscored: Units that the criterion says nothing about; they stay.
         why: What to note about a group that stays whole for that.
         settings: What else the scores depend on, for the plan to tell.
+        dead: Per unit, whether nothing depends on it: it goes before all others. Shape (units,); None: none is known.
+        only_dead: Whether nothing else may go.
     """
 
     criterion: str
@@ -55,6 +57,8 @@ class Scores:
     unscored: Ids = field(default_factory=lambda: NOTHING)
     why: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
+    dead: NDArray[np.bool_] | None = None
+    only_dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +140,10 @@ def criterion_of(name: str) -> Criterion:
         PlanError: There is none.
     """
     if name not in CRITERIA:
-        near = difflib.get_close_matches(name, CRITERIA, n=1, cutoff=0.0)
+        text = name.lower()  # 'l2norm' means l2: a name inside what was typed is nearer than one that is like it
+        near = max(sorted(CRITERIA), key=lambda known: (known in text, SequenceMatcher(None, text, known).ratio()))
         what = f"unknown criterion '{name}'"
-        raise PlanError(what, remedy=f"did you mean '{near[0]}'? see 'onnxprune criteria' for all of them")
+        raise PlanError(what, remedy=f"did you mean '{near}'? see 'onnxprune criteria' for all of them")
     return CRITERIA[name]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.calibrate.walk import MEMORY
 from onnxprune.model import Model
 from onnxprune.plan import Plan
 from onnxprune.report import Report
@@ -25,7 +26,7 @@ class Options:
     Attributes:
         criterion: Importance criterion; auto: `reconstruction` where there are enough samples, else `l1`.
         align: Width step; None measures the one this machine rewards.
-        data: `.npz` with samples to verify, score and recover on; None draws random inputs for verification.
+        data: Samples to verify, score and recover on, see `data.read`; None draws random inputs for verification.
         seed: For random inputs and the order of timing.
         threads: Threads inside one operator.
         time: Whether to time dense against pruned.
@@ -40,6 +41,15 @@ class Options:
         ep: Execution provider to time on; verification runs on the CPU.
         recover: Whether weights are refitted after the cut; None: where there are enough samples.
         samples: Of the user's data that scores and weights are fitted to, at most.
+        gradients: `.npz` with gradients of the loss, for criteria that look at them.
+        preprocess: How images become inputs, where the data are a folder of them, see `data.preprocess`.
+        script: A Python file with the user's metric, see `metric`; it is told, and never used to choose.
+        allocate: How groups share the cut, one of `ALLOCATIONS`.
+        sensitivity: A file with the curves to allocate by; None measures them, or recalls them.
+        steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
+        recovery: How weights are refitted, a name in `recover.METHODS`; auto: `ridge` with samples, `merge` without.
+        memory: Bytes of activations held in memory while samples are looked at; what is beyond lies in files.
+        dead: Whether units that no output depends on go first; without a target nothing else goes.
     """
 
     criterion: str = "auto"
@@ -59,6 +69,15 @@ class Options:
     ep: str = "cpu"
     recover: bool | None = None
     samples: int = 1024
+    gradients: Path | None = None
+    preprocess: str | None = None
+    script: Path | None = None
+    allocate: str = "auto"
+    sensitivity: Path | None = None
+    steps: int = 1
+    recovery: str = "auto"
+    memory: int = MEMORY
+    dead: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from onnxprune.align import width_step
-from onnxprune.data import Feeds
+from onnxprune.data import Samples
 from onnxprune.errors import PlanError, VerificationError
 from onnxprune.fit import Fitted, meet
 from onnxprune.importance import Scores, criterion_of
@@ -15,7 +15,7 @@ from onnxprune.isolate import Replan
 from onnxprune.model import Model
 from onnxprune.pipeline.inputs import sample, timing_feeds
 from onnxprune.pipeline.options import Options
-from onnxprune.plan import Limits, Plan, Target, plan
+from onnxprune.plan import Limits, Plan, Sharing, Target, plan
 from onnxprune.progress import Observer
 from onnxprune.trace import Dependencies
 
@@ -36,14 +36,15 @@ def planner(
     limits: Limits,
     options: Options,
     observe: Observer,
+    samples: Samples | None = None,
     *,
     fixed: bool,
+    sharing: Sharing | None = None,
 ) -> Replan:
     """What makes the plan for a target, given the sources (`tensor:axis`) whose groups stay whole."""
-    observe("plan", 0.0)
     if target is not None and target.timed:
-        return TimedPlans(original, dependencies, scores, target, limits, options, observe)
-    return partial(plan_beside, dependencies, scores, target, limits, fixed)
+        return TimedPlans(original, dependencies, scores, target, limits, options, observe, samples)
+    return partial(plan_beside, dependencies, scores, target, limits, fixed, sharing)
 
 
 def planned(rank: Callable[..., Scores], make: Callable[[Scores], Replan]) -> tuple[Plan, Replan, Scores]:
@@ -68,29 +69,36 @@ def plan_beside(
     target: Target | None,
     limits: Limits,
     fixed: bool,
+    sharing: Sharing | None,
     whole: Sequence[str],
 ) -> Plan:
     """Plan with the groups of some sources (`tensor:axis`) left whole; the settings are those that were asked for."""
     narrower = replace(limits, skip=(*limits.skip, *whole))
-    chosen = plan_aligned(dependencies, scores, target, narrower, fixed=fixed)
+    chosen = plan_aligned(dependencies, scores, target, narrower, sharing, fixed=fixed)
     return as_asked(chosen, limits)
 
 
 def as_asked(chosen: Plan, limits: Limits) -> Plan:
     """The plan with the settings that were asked for, where more groups were left whole or layers ranked alone."""
-    given: dict[str, object] = {"scope": limits.scope, "max_ratio": limits.max_ratio, "skip": limits.skip}
+    given: dict[str, object] = {"max_ratio": limits.max_ratio, "skip": limits.skip}
     asked = {**chosen.settings, **given}
     return replace(chosen, settings={k: v for k, v in asked.items() if k not in given or v not in (None, ())})
 
 
 def plan_aligned(
-    dependencies: Dependencies, scores: Scores, target: Target | None, limits: Limits, *, fixed: bool
+    dependencies: Dependencies,
+    scores: Scores,
+    target: Target | None,
+    limits: Limits,
+    sharing: Sharing | None = None,
+    *,
+    fixed: bool,
 ) -> Plan:
     """Plan at an alignment; one that was measured, not given, is halved while it leaves nothing to remove."""
     while True:
         narrower = replace(limits, align=limits.align // 2) if limits.align > 1 and not fixed else None
         try:
-            chosen = plan(dependencies, scores, target, limits)
+            chosen = plan(dependencies, scores, target, limits, sharing)
             if narrower is None or any(g.removed for g in chosen.groups):
                 return chosen
         except PlanError:
@@ -110,12 +118,13 @@ class TimedPlans:
     limits: Limits
     options: Options
     observe: Observer
+    samples: Samples | None = None
     found: Fitted | None = None
 
     @cached_property
-    def feeds(self) -> Feeds:
-        """The samples that plans are timed on, and verified on afterwards."""
-        return sample(self.original, self.options)
+    def feeds(self) -> Samples:
+        """What plans are timed on, and verified on afterwards."""
+        return sample(self.original, self.options, self.samples)
 
     def __call__(self, whole: Sequence[str]) -> Plan:
         """The plan with the groups of some sources (`tensor:axis`) left whole.

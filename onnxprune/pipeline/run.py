@@ -7,22 +7,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from onnxprune.data import batches
-from onnxprune.errors import OnnxpruneError
+from onnxprune.data import Samples
+from onnxprune.dead import Dead, settle
+from onnxprune.errors import NoSpeedup, PlanError
 from onnxprune.fit import Fitted
 from onnxprune.gate import judged, refusal
-from onnxprune.importance import NOTHING, Evidence, Scores, score
-from onnxprune.isolate import Replan, isolate
+from onnxprune.importance import Scores
+from onnxprune.isolate import Replan, Verified, isolate
+from onnxprune.lossless import harmless, nothing_dead, plan_dead, unchanged
 from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
-from onnxprune.pipeline.inputs import calibration, sample, time_pair, timing_feeds
+from onnxprune.pipeline.allocate import Case, allocation, check_allocation
+from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as
+from onnxprune.pipeline.inputs import recovery, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
+from onnxprune.pipeline.ranked import ranked, ranked_by
+from onnxprune.pipeline.steps import SteppedPlans, check_steps
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
 from onnxprune.recover import recover
 from onnxprune.report import Report, make_report
+from onnxprune.report.dead import dead_report
 from onnxprune.rewrite import removal
 from onnxprune.runtime import Feeds, provider_name
 from onnxprune.trace import Dependencies, trace
@@ -39,36 +46,41 @@ def prune(
     observe: Observer = silent,
     receive: Receiver = ignore,
     prepared: tuple[Model, Dependencies] | None = None,
+    data: Samples | None = None,
 ) -> Pruned:
     """Prune an .onnx file: load, normalise, trace, score, plan, rewrite, verify, time, save.
 
     Args:
         source: The model file.
         output: Where the pruned model goes.
-        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says.
+        target: What to reach; a ratio of 0.3 if neither this nor `limits.layer_ratios` says, nor `options.dead` is on.
         limits: What may be touched; `options.align`, if given, takes the place of its alignment.
         options: Everything else.
         observe: Called with a stage's name and the share of it that is done.
-        prepared: What `prepare` gave for the same file and options, if it was called before.
         receive: Called with the result once it is saved, or refused for not being faster.
+        prepared: What `prepare` gave for the same file and options, if it was called before.
+        data: What `read_samples` gave for the same file and options, if it was called before.
 
     Raises:
         OnnxpruneError: See its subclasses; nothing has been written then. `receive` got the result of a NoSpeedup.
     """
-    options, limits = options or Options(), limits or Limits()
-    provider_name(options.ep)  # refuse one that is absent before any work
-    target = target or (None if limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
-    check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
-    check_weights(original, dependencies, Path(output), options.overwrite)
+    target, limits, options = checked(target, limits or Limits(), options or Options())
+    original, dependencies, dead = opened(Path(source), Path(output), options, observe, prepared)
+    given = gathered(Path(source), original, options, observe, data)
+    if dead and target is None and not limits.layer_ratios:
+        return stripped(original, dead, Path(output), limits, options, given, observe, receive)
+    limits, fixed = aligned(limits, options, observe)
+    rank = partial(ranked, dependencies, given.batches, options, observe, dead=dead)
+    how = given, target, limits, options, observe
+    chosen, replan, scores = planned(rank, lambda s: replanner(original, dependencies, s, *how, fixed=fixed))
+    rest = options, observe, receive, replan, scores, given, dead
+    return carry_out(original, dependencies, chosen, Path(output), *rest)
+
+
+def aligned(limits: Limits, options: Options, observe: Observer) -> tuple[Limits, bool]:
+    """Limits with the width step that holds, and whether it was given, not measured."""
     step = options.align or (limits.align if limits.align > 1 else None)
-    limits = replace(limits, align=step or step_for(options, observe))
-    samples = calibration(original, options)
-    rank = partial(ranked, dependencies, samples, options, observe)
-    how = target, limits, options, observe
-    chosen, replan, scores = planned(rank, lambda s: planner(original, dependencies, s, *how, fixed=step is not None))
-    facts = chosen, Path(output), options, observe, receive, replan, scores, samples
-    return carry_out(original, dependencies, *facts)
+    return replace(limits, align=step or step_for(options, observe)), step is not None
 
 
 def apply(
@@ -87,36 +99,115 @@ def apply(
         OnnxpruneError: As `prune`.
     """
     options = options or Options()
-    provider_name(options.ep)
-    check_output(Path(source), Path(output), options.overwrite)
-    original, dependencies = prepare(source, observe, through_norms=chosen.through_norms)
-    check_weights(original, dependencies, Path(output), options.overwrite)
-    scores, given = ranked_by(dependencies, chosen), calibration(original, options)
-    facts = chosen, Path(output), options, observe, receive
-    return carry_out(original, dependencies, *facts, scores=scores, samples=given)
+    options = replace(options, through_norms=chosen.through_norms, dead=chosen.dead)
+    options = prepared_as(options, chosen)
+    original, dependencies, dead = opened(Path(source), Path(output), options, observe)
+    given = gathered(Path(source), original, options, observe)
+    facts = chosen, Path(output), options, observe, receive, None, ranked_by(dependencies, chosen), given, dead
+    return carry_out(original, dependencies, *facts)
 
 
-def ranked(
-    dependencies: Dependencies, samples: Sequence[Feeds], options: Options, observe: Observer, first: Plan | None = None
-) -> Scores:
-    """The scores to plan by; `first` is a provisional plan, if there is one."""
-    observe("score", 0.0)
-    name = options.criterion
-    if name == "auto":
-        name = "reconstruction" if samples and options.recover is not False else "l1"
-    removed = first.removed(dependencies) if first else NOTHING
-    how = partial(Evidence, samples, threads=options.threads, seed=options.seed, observe=observe)
-    return score(dependencies, name, how(removed=removed))
+def opened(
+    source: Path,
+    output: Path,
+    options: Options,
+    observe: Observer,
+    prepared: tuple[Model, Dependencies] | None = None,
+) -> tuple[Model, Dependencies, Dead | None]:
+    """A file, traced, once nothing speaks against the output or the provider, and its dead units if they are wanted.
+
+    The dependencies are then those of the model that can lose the dead as they are.
+    """
+    provider_name(options.ep)  # refuse one that is absent before any work
+    check_output(source, output, options.overwrite)
+    original, dependencies = prepared or prepare(source, observe, through_norms=options.through_norms)
+    check_weights(original, dependencies, output, options.overwrite)
+    if not options.dead:
+        return original, dependencies, None
+    observe("find dead units", 0.0)
+    found = settle(dependencies)
+    return original, found.dependencies, found
 
 
-def ranked_by(dependencies: Dependencies, chosen: Plan) -> Scores | None:
-    """The scores a plan was made from; None where it names no criterion, or one that does not fit these weights."""
-    try:
-        seed = int(str(chosen.settings.get("seed", 0)))
-        evidence = Evidence(seed=seed, removed=chosen.removed(dependencies))
-        return score(dependencies, str(chosen.settings.get("criterion")), evidence)
-    except OnnxpruneError:  # the report does without; the plan itself is all that counts
-        return None
+def stripped(
+    original: Model,
+    dead: Dead,
+    output: Path,
+    limits: Limits,
+    options: Options,
+    given: Given,
+    observe: Observer,
+    receive: Receiver,
+) -> Pruned:
+    """Remove the dead units and nothing else.
+
+    All that rows allow go, whatever widths that leaves. Where the result was timed and is slower, widths are kept at
+    the step this machine rewards instead; an alignment that was asked for holds from the first.
+
+    Raises:
+        PlanError: No unit is dead, or recovery was asked for.
+        NoSpeedup: What is left is slower either way.
+    """
+    check_dead(dead, options)
+    options, given = replace(options, criterion="l1", recover=False), replace(given, batches=())
+    scores = ranked(dead.dependencies, (), options, observe)
+    fixed = options.align or (limits.align if limits.align > 1 else None)
+    found: list[Pruned] = []
+    refused: NoSpeedup | None = None
+    for at in (fixed,) if fixed else (1, None):
+        within = replace(limits, align=at or step_for(options, observe))
+        chosen = plan_dead(dead, scores, within)
+        if refused and not any(g.removed for g in chosen.groups):
+            break
+        try:
+            replan = partial(plan_dead, dead, scores, within)
+            facts = chosen, output, options, observe, found.append, replan, scores, given, dead
+            carry_out(original, dead.dependencies, *facts)
+            receive(found[-1])
+            return found[-1]
+        except NoSpeedup as error:
+            refused = refused or error
+    receive(found[0])
+    raise refused or nothing_dead(dead)
+
+
+def check_dead(dead: Dead, options: Options) -> None:
+    """Refuse to remove the dead alone where there are none, or where recovery was asked for."""
+    if options.recover:
+        raise PlanError("--dead alone loses nothing to recover", remedy="leave --recover out, or give a target")
+    if not dead.units.size:
+        raise nothing_dead(dead)
+
+
+def checked(target: Target | None, limits: Limits, options: Options) -> tuple[Target | None, Limits, Options]:
+    """The target with its default, limits and options, once nothing in them speaks against carrying them out."""
+    target = target or (None if options.dead or limits.layer_ratios else Target(ratio=DEFAULT_RATIO))
+    check_allocation(options, target)
+    check_steps(options, target, limits)
+    return target, limits, options
+
+
+def replanner(
+    original: Model,
+    dependencies: Dependencies,
+    scores: Scores,
+    given: Given,
+    target: Target | None,
+    limits: Limits,
+    options: Options,
+    observe: Observer,
+    *,
+    fixed: bool,
+) -> Replan:
+    """What makes the plan, at once or in rounds, given the sources (`tensor:axis`) whose groups stay whole."""
+    sharing = allocation(Case(original, dependencies, scores, limits, options, observe, given.samples))
+    observe("plan", 0.0)
+    if options.steps > 1 and target is not None:
+        rescore = partial(ranked, samples=given.batches, options=options, observe=observe)
+        how = target, limits, options, sharing, given.batches, rescore
+        return SteppedPlans(dependencies, scores, *how, observe, fixed)
+    how_at_once = target, limits, options, observe, given.samples
+    return planner(original, dependencies, scores, *how_at_once, fixed=fixed, sharing=sharing)
 
 
 def prepare(
@@ -139,29 +230,45 @@ def carry_out(
     receive: Receiver,
     replan: Replan | None = None,
     scores: Scores | None = None,
-    samples: Sequence[Feeds] = (),
+    given: Given | None = None,
+    dead: Dead | None = None,
 ) -> Pruned:
     """Rewrite, verify, recover, time (a plan fitted to a time has been), and save unless the timing is against it."""
     if not chosen.removed(dependencies).size:
         raise nothing_removed(chosen)
-    in_time = replan if isinstance(replan, TimedPlans) else None
-    feeds = in_time.feeds if in_time else sample(original, options)
-    given = list(batches(original, feeds))
-    check_normalised(original, dependencies.model, given, options.threads)
-    found = isolate(dependencies, chosen, given, threads=options.threads, replan=replan, observe=observe)
+    in_time, given = replan if isinstance(replan, TimedPlans) else None, given or Given()
+    feeds = in_time.feeds if in_time else sample(original, options, given.samples)
+    verified = list(feeds.batches(original))
+    check_normalised(original, dependencies.model, verified, options.threads)
+    found = isolate(dependencies, chosen, verified, threads=options.threads, replan=replan, observe=observe)
     if options.strict and found.isolated:
         raise not_all(found.isolated)
-    names = (str(original.path or "model"), str(output))
-    gone = removal(dependencies, found.removed)
-    facts = (found.plan, found.removed, gone, found.equivalence)
-    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    done = refitted(Pruned(found.model, found.plan, report), dependencies, found.removed, samples, options, observe)
+    report = reported(original, dependencies, found, output, scores, given)
+    if dead:
+        same = (original, dependencies, found.removed, found.model, verified)
+        lossless = unchanged(*same, threads=options.threads) if harmless(dead, found.removed) else None
+        listed = {name: axes for name, axes in report.removed.items() if name not in dead.added}
+        report = replace(report, dead=dead_report(dead, found.removed, lossless), removed=listed)
+    done = Pruned(found.model, noted(found.plan, given.samples), report)
+    done = refitted(done, dependencies, found.removed, given.batches, options, observe)
+    done = evaluated(done, given.metric, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
     if options.time or in_time:  # a target in time is never delivered without one
         shaped = replace(original, shapes=dependencies.model.shapes)
         facts_in_time = fitted, shaped, done.model, timing_feeds(original, feeds, options), options, observe
         done = replace(done, report=timed(done.report, *facts_in_time))
     return delivered(done, output, observe, receive)
+
+
+def reported(
+    original: Model, dependencies: Dependencies, found: Verified, output: Path, scores: Scores | None, given: Given
+) -> Report:
+    """The report of a plan that was carried out, before anything was timed. It names what the input file names."""
+    names = (str(original.path or "model"), str(output))
+    gone = removal(dependencies, found.removed)
+    facts = (noted(found.plan, given.samples), found.removed, gone, found.equivalence)
+    report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
+    return replace(report, data=given.samples.about if given.samples else None)
 
 
 def refitted(
@@ -172,11 +279,12 @@ def refitted(
     options: Options,
     observe: Observer,
 ) -> Pruned:
-    """With weights refitted to the samples. It comes after verification: masked and pruned agree up to here only."""
-    if not samples or options.recover is False:
+    """With other weights. It comes after verification: masked and pruned agree up to here only."""
+    method = recovery(options, bool(samples))
+    if method is None or done.report.lossless:
         return done
-    how = partial(recover, threads=options.threads, seed=options.seed, observe=observe)
-    found = how(dependencies, removed, done.model, samples)
+    how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
+    found = how(dependencies, removed, done.model, samples, method=method)
     return replace(done, model=found.model, report=replace(done.report, recovery=found))
 
 

@@ -1,8 +1,7 @@
 """What a group loses at a level. Law: of its channels the least important go, and its rows stay rectangular.
 
-A ratio is the share of a group's channels removed. `local` gives every group the same ratio and ranks inside it;
-`global` ranks all units of the model against each other on scores divided by their group's mean, so that layers of
-different scale compare.
+A ratio is the share of a group's channels removed. What it is at a level of the search is the allocation's matter
+(`plan.allocation`, `plan.ranking`); which channels these are is decided here.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from onnxprune.cost import Cost, cost
 from onnxprune.errors import PlanError, UnprunableError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
-from onnxprune.plan.allocation import Allocation
+from onnxprune.plan.allocation import Sharing, uniform
 from onnxprune.plan.counts import Classes, classes_of, solve
 from onnxprune.plan.document import GroupPlan, Plan, describe, fingerprint
-from onnxprune.plan.rows import RowSet, Table, Way, equal, rectangular, row_sets, tabulate, whole
+from onnxprune.plan.ranking import comparable
+from onnxprune.plan.rows import RowSet, Table, Way, equal, mean_of_bundles, rectangular, row_sets, tabulate, whole
 from onnxprune.plan.target import Limits, Target
 from onnxprune.trace import Dependencies, Group
 
@@ -60,26 +60,33 @@ class Option:
 
 @dataclass(eq=False)
 class Chooser:
-    """The data a search works on."""
+    """The data a search works on. Without an allocation groups lose the same share."""
 
     dependencies: Dependencies
     scores: Scores
     limits: Limits
-    allocation: Allocation | None = None
+    allocation: Sharing | None = None
     groups: Sequence[Group] = field(init=False)
     made: dict[tuple[int, bytes], Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = self.dependencies.groups
+        self.sharing: Sharing = self.allocation or uniform(self.dependencies)
         self.forced = forced_ratios(self.dependencies, self.limits)
         self.unscored = [np.isin(group.units, self.scores.unscored) for group in self.groups]
         for ratios, unscored in zip(self.forced, self.unscored, strict=True):
             ratios[unscored] = 0.0
+        none = np.zeros(self.dependencies.unit_count, dtype=bool)
+        self.dead = [(none if self.scores.dead is None else self.scores.dead)[g.units] for g in self.groups]
         self.tables: list[Table] = tabulate(self.dependencies, self.groups)
-        same = self.scores.comparable
-        self.norm = [v if same else normalised(v) for v in (self.scores.values[g.units] for g in self.groups)]
+        self.norm = [comparable(self.scores, self.scores.values[g.units]) for g in self.groups]
         self.equal = [self.option(g, equal(table)) for g, table in enumerate(self.tables)]
         self.sets: dict[int, list[RowSet]] = {}
+
+    @property
+    def ceiling(self) -> float:
+        """The share of a group that may go at most."""
+        return self.sharing.ceiling if self.limits.max_ratio is None else self.limits.max_ratio
 
     @cached_property
     def dense(self) -> Cost:
@@ -91,7 +98,9 @@ class Chooser:
         key = (g, way.name.encode() + way.gone.tobytes())
         if key not in self.made:
             norm = mean_of_bundles(way, self.norm[g])
-            self.made[key] = Option(way, classes_of(self.tables[g], way), norm, np.argsort(norm, kind="stable"))
+            alive = mean_of_bundles(way, self.dead[g]) < 1
+            order = np.lexsort((norm, alive))  # the dead first; equal ones in the order of their positions
+            self.made[key] = Option(way, classes_of(self.tables[g], way), norm, order)
         return self.made[key]
 
     def options(self, g: int, share: Floats) -> Iterator[Option]:
@@ -117,32 +126,34 @@ class Chooser:
             self.sets[g] = row_sets(self.tables[g])
         if not self.sets[g]:
             return None
-        held = self.forced[g] == 0.0
+        held = self.kept(g)
         way = whole(self.tables[g], self.sets[g], self.norm[g], share, held, self.limits.align)
         return None if way is None else self.option(g, way)
 
     def share(self, g: int, level: float) -> Floats:
-        """How much of each unit of group `g` should go at a level, which is a ratio or a global threshold."""
-        forced, option = self.forced[g], self.equal[g]
-        if self.limits.scope == "global":
-            below = np.append(option.norm < level, False)  # the last entry is for units in no bundle
-            share = below[option.way.bundle].astype(np.float64)
-        else:
-            share = np.full(forced.size, self.allocation.ratio(g, level) if self.allocation else level)
-        return np.where(np.isnan(forced), share, forced)
+        """How much of each unit of group `g` should go at a level; the dead ones take it before all others."""
+        share = np.where(np.isnan(self.forced[g]), self.sharing.share(g, level), self.forced[g])
+        return dead_first(share, self.dead[g] & ~self.kept(g))
+
+    def kept(self, g: int) -> NDArray[np.bool_]:
+        """The units of group `g` that stay for certain. Shape (units,)."""
+        held: NDArray[np.bool_] = self.forced[g] == 0.0
+        return held | ~self.dead[g] if self.scores.only_dead else held
 
     def group(self, g: int, level: float) -> tuple[Ids, str]:
         """Removed positions of a group at a level, and a note: the first way that comes near the share, or the best."""
         if (self.forced[g] == 0.0).all():
             return np.zeros(0, dtype=np.int64), self.scores.why if self.unscored[g].all() else "kept whole as asked"
+        if self.kept(g).all():
+            return np.zeros(0, dtype=np.int64), ""
         share, best = self.share(g, level), None
-        ratio = min(float(share.mean()), self.limits.ceiling)
-        for option in self.options(g, np.minimum(share, self.limits.ceiling)):
+        ratio = min(float(share.mean()), self.ceiling)
+        for option in self.options(g, np.minimum(share, self.ceiling)):
             positions, note = self.positions(g, option, share)
             miss = abs(positions.size / self.groups[g].units.size - ratio)
             if best is None or miss < best[0]:
                 best = miss, positions, note
-            if miss <= NEAR:
+            if miss <= (0.0 if self.scores.only_dead else NEAR):
                 break
         assert best is not None
         return best[1], best[2]
@@ -168,13 +179,16 @@ class Chooser:
         kinds = classes.size.size
         each = mean_of_bundles(way, share)
         exact = np.bincount(classes.of, 1.0 - each, minlength=kinds)
-        if self.limits.align == 1 and kinds == 1 and self.limits.scope == "local":
+        if self.limits.align == 1 and kinds == 1:
             # Li et al. remove ceil(c r) of c; the slack absorbs binary rounding of c (1 - r). Narrow rows would lose
             # far more than was asked if each were rounded down.
             exact = np.floor(exact + 1e-9)
-        least = np.ceil(classes.size * (1 - self.limits.ceiling) - 1e-9).astype(np.int64)
+        least = np.ceil(classes.size * (1 - self.ceiling) - 1e-9).astype(np.int64)
         held = np.bincount(classes.of, mean_of_bundles(way, self.forced[g] == 0.0) > 0, minlength=kinds) > 0
         least = np.where(held, classes.size, least)
+        if self.scores.only_dead:
+            stay = np.bincount(classes.of, mean_of_bundles(way, self.kept(g)) > 0, minlength=kinds)
+            least = exact = np.maximum(least, stay)
         return np.maximum(np.where(option.full, classes.size, exact), least), least
 
     def removal(self, level: float) -> list[tuple[Ids, str]]:
@@ -187,18 +201,18 @@ class Chooser:
         return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
-def normalised(values: Floats) -> Floats:
-    """Scores over their mean, so that groups compare; all ones when every score is zero."""
-    mean = values.mean() if values.size else 0.0
-    return values / mean if mean > 0 else np.ones_like(values)
+def dead_first(share: Floats, dead: NDArray[np.bool_]) -> Floats:
+    """Shares that the dead units take before all others: as many go in all, or all of the dead if these are more.
 
-
-def mean_of_bundles(way: Way, values: Floats | NDArray[np.bool_]) -> Floats:
-    """The mean over the units of each bundle. Shape (bundles,)."""
-    inside = way.bundle >= 0
-    bundle = way.bundle[inside]
-    totals = np.bincount(bundle, values[inside], minlength=way.count)
-    return np.asarray(totals / np.bincount(bundle, minlength=way.count), dtype=np.float64)
+    Args:
+        share: How much of each unit should go. Shape (units,).
+        dead: Which units nothing depends on. Shape (units,).
+    """
+    if not dead.any():
+        return share
+    others = float(share[~dead].sum())
+    left = max(0.0, float(share.sum()) - int(dead.sum()))
+    return np.where(dead, 1.0, share * (left / others if others else 0.0))
 
 
 def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
@@ -225,7 +239,7 @@ def forced_ratios(dependencies: Dependencies, limits: Limits) -> list[Floats]:
 
 
 def chooser_of(
-    dependencies: Dependencies, scores: Scores, limits: Limits, allocation: Allocation | None = None
+    dependencies: Dependencies, scores: Scores, limits: Limits, allocation: Sharing | None = None
 ) -> Chooser:
     """The data of a search.
 
@@ -250,6 +264,7 @@ def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]
         "criterion": chooser.scores.criterion,
         **chooser.scores.settings,
         **({"allocate": chooser.allocation.name} if chooser.allocation else {}),
+        **({"dead": True} if chooser.scores.dead is not None else {}),
         **({"through_norms": True} if dependencies.through_norms else {}),
     }
     return Plan(fingerprint(dependencies.model), settings, groups)

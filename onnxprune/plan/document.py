@@ -46,7 +46,7 @@ class Plan:
 
     Attributes:
         fingerprint: Identifies the graph it was made for (its structure, not its weights).
-        settings: How it was made: target, criterion, scope, alignment, limits.
+        settings: How it was made: target, criterion, allocation, alignment, limits.
         groups: One entry for every group, those that stay whole included.
     """
 
@@ -58,6 +58,11 @@ class Plan:
     def through_norms(self) -> bool:
         """Whether the groups are those of a trace through operators that mix an axis with itself."""
         return self.settings.get("through_norms") is True
+
+    @property
+    def dead(self) -> bool:
+        """Whether the groups are those of a model whose biases have taken over the constants of its dead units."""
+        return self.settings.get("dead") is True
 
     def removed(self, dependencies: Dependencies) -> Ids:
         """Unit numbers this plan removes from a model.

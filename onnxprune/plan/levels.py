@@ -62,16 +62,15 @@ class Choices:
 def choosers_of(dependencies: Dependencies, scores: Scores, limits: Limits, *, finer: bool) -> list[Chooser]:
     """Choosers at the alignment of the limits, and at parts of it if narrow groups may stop there, too.
 
-    Layers compete for the time whatever the scope, so every group is offered widths by its own ranking.
+    Layers compete for the time, so every group is offered widths by its own ranking.
 
     Raises:
         UnprunableError: Nothing in the model can be removed.
     """
-    own = limits if limits.scope == "local" else replace(limits, scope="local", max_ratio=limits.ceiling)
-    whole = chooser_of(dependencies, scores, own)
+    whole = chooser_of(dependencies, scores, limits)
     narrow = finer and any(narrowest(group) < NARROW * limits.align for group in whole.groups)
     parts = [limits.align // part for part in FINER if narrow and limits.align % part == 0]
-    return [whole, *(chooser_of(dependencies, scores, replace(own, align=step)) for step in parts)]
+    return [whole, *(chooser_of(dependencies, scores, replace(limits, align=step)) for step in parts)]
 
 
 def narrowest(group: Group) -> int:

@@ -1,7 +1,7 @@
 """From a target to a plan. Law: of the removals a target and the limits allow, the least important units go.
 
-Targets in MACs or parameters are met by bisection over the ratio (or the global threshold); with scores that are
-errors, MACs are a budget (`plan.budget`). A threshold is met by what lies below it (`plan.threshold`).
+Targets in MACs or parameters are met by bisection over the level of the allocation; with scores that are errors, MACs
+are a budget (`plan.budget`). A threshold is met by what lies below it (`plan.threshold`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
-from onnxprune.plan.allocation import Allocation
+from onnxprune.plan.allocation import UNIFORM, Sharing
 from onnxprune.plan.budget import least_error
 from onnxprune.plan.choose import Chooser, assemble, chooser_of
 from onnxprune.plan.document import Plan
@@ -29,7 +29,7 @@ def plan(
     scores: Scores,
     target: Target | None = None,
     limits: Limits | None = None,
-    allocation: Allocation | None = None,
+    allocation: Sharing | None = None,
 ) -> Plan:
     """Choose what to remove.
 
@@ -62,12 +62,10 @@ def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
     if target.macs is None and target.params is None:
         if target.ratio is None:
             return chooser.removal(0.0)
-        if chooser.limits.scope == "local" and chooser.allocation is None:
+        if chooser.sharing.name == UNIFORM:  # the level is the ratio: every group loses what was asked for
             return chooser.removal(target.ratio)
     aim, measure, name = goal(chooser, target)
     low, high = 0.0, 1.0
-    if chooser.limits.scope == "global":
-        high = 1e-9 + max(float(n.max(initial=0.0)) for n in chooser.norm)
     best = chooser.removal(high)
     reached = measure(best)
     if reached > aim + 1e-9:

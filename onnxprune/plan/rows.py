@@ -134,6 +134,14 @@ def stacked(rows: Iterable[Ints]) -> Counts:
     return np.stack(list(rows)).astype(np.float32)
 
 
+def mean_of_bundles(way: Way, values: Floats | NDArray[np.bool_]) -> Floats:
+    """The mean over the units of each bundle. Shape (bundles,)."""
+    inside = way.bundle >= 0
+    bundle = way.bundle[inside]
+    totals = np.bincount(bundle, values[inside], minlength=way.count)
+    return np.asarray(totals / np.bincount(bundle, minlength=way.count), dtype=np.float64)
+
+
 def equal(table: Table) -> Way:
     """Equal numbers from every row; positions that all rows of a family share go together."""
     n = table.widths.shape[1]

@@ -19,7 +19,7 @@ class Target:
         speedup: Time of the dense model over that of the pruned one, above 1; met by `onnxprune.fit`.
         latency_ms: Milliseconds of one inference of the pruned model; met by `onnxprune.fit`.
         threshold: Units go whose filters score less than this share of their layer's highest score, in (0, 1); with the
-            scope 'global', of the model's highest.
+            the allocation 'global', of the model's highest.
     """
 
     ratio: float | None = None
@@ -56,9 +56,9 @@ class Limits:
     """What the plan may touch.
 
     Attributes:
-        scope: 'local' or 'global'.
         align: Kept widths are multiples of this.
-        max_ratio: Largest share of any group that may go, in (0, 1]; None: all but one channel (global: 0.9).
+        max_ratio: Largest share of any group that may go, in (0, 1]; None: what the allocation says, which
+            is all but one channel (global: 0.9).
         skip: Globs over tensor and node names, or sources (`tensor:axis`); layers with a match stay whole.
         layer_ratios: (glob, ratio): layers with a match lose this share, whatever the target. Later ones win.
         rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
@@ -66,7 +66,6 @@ class Limits:
             numbers cannot come near the target.
     """
 
-    scope: str = "local"
     align: int = 1
     max_ratio: float | None = None
     skip: tuple[str, ...] = ()
@@ -74,8 +73,6 @@ class Limits:
     rows: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.scope not in ("local", "global"):
-            raise PlanError(f"unknown scope '{self.scope}'", remedy="use 'local' or 'global'")
         if self.rows not in ("auto", "equal", "whole"):
             raise PlanError(f"unknown choice of rows '{self.rows}'", remedy="use 'auto', 'equal' or 'whole'")
         if self.align < 1:
@@ -85,8 +82,3 @@ class Limits:
         for glob, ratio in self.layer_ratios:
             if not 0 <= ratio < 1:
                 raise PlanError(f"--layer-ratio {glob}={ratio} is outside [0, 1)", remedy=f"e.g. {glob}=0.3")
-
-    @property
-    def ceiling(self) -> float:
-        """The share of a group that may go at most."""
-        return self.max_ratio if self.max_ratio is not None else 0.9 if self.scope == "global" else 1.0

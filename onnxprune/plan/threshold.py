@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxprune.labels import Ids
 from onnxprune.plan.choose import Chooser, Floats, Option
+from onnxprune.plan.ranking import Ranking
 
 HIGH = 1e9  # the score of a unit that stays: no bundle with one of them comes below a threshold
 
@@ -32,8 +33,8 @@ def below(chooser: Chooser, threshold: float) -> list[tuple[Ids, str]]:
     """What every group loses, with a note where that is not all of what lies below the threshold."""
     values = relative(chooser)
     marked = replace(chooser.scores, values=np.where(values < threshold, values, HIGH), comparable=True)
-    limits = replace(chooser.limits, scope="global", max_ratio=chooser.limits.max_ratio or 1.0)
-    found = Below(chooser.dependencies, marked, limits).removal(threshold)
+    order = Ranking([np.where(values[g.units] < threshold, 0.0, 1.0) for g in chooser.groups], ceiling=1.0)
+    found = Below(chooser.dependencies, marked, chooser.limits, order).removal(0.5)
     return [
         (positions, "; ".join(filter(None, [note, missed(values[group.units] < threshold, positions)])))
         for group, (positions, note) in zip(chooser.groups, found, strict=True)
@@ -53,7 +54,7 @@ def relative(chooser: Chooser) -> Floats:
     """
     dependencies, scores = chooser.dependencies, chooser.scores
     found = np.zeros(dependencies.unit_count)
-    if chooser.limits.scope == "global":
+    if chooser.sharing.name == "global":
         highest = max(float(norm.max()) for norm in chooser.norm)
         for group, norm in zip(chooser.groups, chooser.norm, strict=True):
             found[group.units] = norm / highest if highest > 0 else 0.0

@@ -1,6 +1,8 @@
-"""Accuracy without training: refit what is left to what the dense model computed. See `recover.sequential`."""
+"""Accuracy without training: bring what is left near to what the dense model computed. See `recover.methods`."""
 
+from onnxprune.recover import merge, methods  # register them
 from onnxprune.recover.answer import Layer, Recovered
+from onnxprune.recover.registry import METHODS, Task, method, method_of
 from onnxprune.recover.sequential import recover
 
-__all__ = ["Layer", "Recovered", "recover"]
+__all__ = ["METHODS", "Layer", "Recovered", "Task", "merge", "method", "method_of", "methods", "recover"]

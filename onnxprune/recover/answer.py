@@ -19,8 +19,9 @@ class Layer:
         before: Root of the squared error on held-out samples, relative to the spread of the dense model's values; None
             where it was not measured, or these do not vary.
         after: The same with the new weights; `before` where they were left alone.
-        ridge: Weight of the penalty on change, relative to the mean square of an input; None where nothing changed.
+        ridge: Weight of the penalty on change, relative to the mean square of an input; None where there was none.
         note: Why the layer was left alone; '' where it was not.
+        method: How it was recovered; '' where it was left alone.
     """
 
     node: str
@@ -29,6 +30,7 @@ class Layer:
     after: float | None
     ridge: float | None = None
     note: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Recovered:
         before: How near the outputs were to the dense model's on those (`fidelity`).
         after: How near they are with the new weights.
         note: Why the model is the one given all the same; '' where it is not.
+        method: How it was recovered, by name.
     """
 
     model: Model
@@ -52,10 +55,11 @@ class Recovered:
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     note: str = ""
+    method: str = "ridge"
 
     def to_dict(self) -> dict[str, object]:
         """As JSON types."""
         sides = {"before": dict(self.before), "after": dict(self.after)}
         layers = [asdict(layer) for layer in self.layers]
         counts = {"samples": self.samples, "held_out": self.held}
-        return counts | {"fidelity": sides, "layers": layers, "note": self.note}
+        return {"method": self.method} | counts | {"fidelity": sides, "layers": layers, "note": self.note}

@@ -127,14 +127,16 @@ def rectified(
         window.error(held.predicted(update.part, slope), held.wanted, weight),
         window.error(held.predicted(part, slope), held.wanted, weight),
     ]
-    best = int(np.argmin(errors))
+    best = int(np.argmin([e if np.isfinite(e) else np.inf for e in errors]))
     if best == 0:
         return None
     chosen = replace(update, before=errors[0], after=errors[best])
     if best == 1:
-        return chosen
+        harmless = window.error(held.predicted(update.matrix, slope), held.wanted, weight) <= errors[best]
+        return chosen if harmless else replace(chosen, matrix=update.part)
     whole = iterated([fit, held], moments[0] + moments[1], update, window, slope, back, intercept=intercept)
-    return replace(chosen, matrix=whole)
+    harmless = window.error(held.predicted(whole, slope), held.wanted, weight) <= errors[best]
+    return replace(chosen, matrix=whole if harmless else part)
 
 
 def iterated(

@@ -51,6 +51,8 @@ def best_update(fit: Moments, held: Moments, weight: Floats, *, intercept: bool 
     if best[0] >= 0:
         return None
     whole, part = (solved(moments, best[1], intercept=intercept) for moments in (fit + held, fit))
+    if not float((weight * held.change(whole)).sum()) <= best[0]:  # sites to fit to that outweigh those held out
+        whole = part
     return Update(whole, part, best[1], before, before + best[0])
 
 
@@ -72,5 +74,6 @@ def penalised(moments: Moments, ridge: float) -> Floats:
     inner = np.arange(moments.gram.shape[1] - 1)
     matrix = moments.gram.copy()
     scale = moments.gram[:, inner, inner].mean(axis=1)
-    matrix[:, inner, inner] += (ridge + TINY) * np.maximum(scale, np.finfo(np.float64).tiny)[:, None]
+    scale[scale < np.finfo(np.float32).tiny] = 1.0  # nothing is read: whatever keeps the inverse finite
+    matrix[:, inner, inner] += (ridge + TINY) * scale[:, None]
     return matrix

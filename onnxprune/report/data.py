@@ -29,6 +29,7 @@ from onnxprune.plan import Plan
 from onnxprune.plan.document import describe
 from onnxprune.recover import Recovered
 from onnxprune.report.coupling import Edge, Importance, edges, importance
+from onnxprune.report.dead import DeadReport
 from onnxprune.rewrite import Removal
 from onnxprune.trace import Dependencies, Group, Mask, Source, main_reason
 from onnxprune.verify import Equivalence
@@ -127,6 +128,9 @@ class Report:
         edges: Which group's channels are read by the layers of which other.
         fit: How a target in time was met, where one was given.
         recovery: How weights were refitted, where they were; what is verified is the cut before it.
+        data: What the user's samples are, see `data.Samples.about`; None where there were none.
+        metric: The user's `script`, and what it gives `before` and `after`, for the model as it is delivered.
+        dead: Which units no output depends on, where they were looked for.
     """
 
     model: str
@@ -149,6 +153,9 @@ class Report:
     edges: tuple[Edge, ...] = ()
     fit: Fitted | None = None
     recovery: Recovered | None = None
+    data: Mapping[str, object] | None = None
+    metric: Mapping[str, object] | None = None
+    dead: DeadReport | None = None
 
     @property
     def kept(self) -> float | None:
@@ -167,7 +174,15 @@ class Report:
         if self.latency.verdict == "faster":
             return "faster"
         plain = "slower" if self.latency.verdict == "slower" else "not measurably faster"
-        return f"{plain}; written because that was forced" if self.output else f"{plain}; not written"
+        if not self.output:
+            return f"{plain}; not written"
+        return f"{plain}; written because {'it is lossless' if self.lossless else 'that was forced'}"
+
+    @property
+    def lossless(self) -> bool:
+        """Whether its outputs are the original's, and it is no slower."""
+        same = self.dead is not None and self.dead.lossless is not None
+        return same and (self.latency is None or self.latency.verdict != "slower")
 
     def timed(self, comparison: Comparison, fit: Fitted | None = None) -> Report:
         """The same report with the result of a timing, and how a target in time was met."""
@@ -194,9 +209,12 @@ class Report:
             "fit": None if self.fit is None else self.fit.to_dict(),
             "importance_kept": self.kept,
             "recovery": None if self.recovery is None else self.recovery.to_dict(),
+            "dead": None if self.dead is None else self.dead.to_dict(),
             "verdict": self.verdict,
             "gains": None if self.gains is None else self.gains.to_dict(),
             "accuracy": self.accuracy,
+            "metric": self.metric,
+            "data": self.data,
             "settings": self.settings,
             "groups": [asdict(g) for g in self.groups],
             "edges": [asdict(e) for e in self.edges],

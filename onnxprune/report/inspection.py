@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.cost import Cost, cost, dense_mask
+from onnxprune.dead import dead_units
 from onnxprune.errors import ModelError
 from onnxprune.graph import every_node
 from onnxprune.labels import Axis, Ids
@@ -63,6 +64,7 @@ class Inspection:
         frozen: Filter axes that must stay.
         unknown: Operators without a rule, which freeze what they touch -> their number of nodes.
         open_sizes: Whether an input leaves more open than its batch; costs count such sizes as 1.
+        dead: Units that no output depends on, by cause.
         through: The nodes that pruning would change because they mix channels -> operator; empty unless asked for.
     """
 
@@ -76,6 +78,7 @@ class Inspection:
     frozen: tuple[Frozen, ...]
     unknown: dict[str, int]
     open_sizes: bool
+    dead: dict[str, int]
     through: dict[str, str]
 
     def to_dict(self) -> dict[str, object]:
@@ -168,6 +171,7 @@ def inspection(dependencies: Dependencies) -> Inspection:
         frozen=frozen_axes(dependencies),
         unknown=dict(Counter(operator(n) for n in every_node(graph) if find(n) is None).most_common()),
         open_sizes=any(d.dim_value < 1 for i in model.inputs for d in i.type.tensor_type.shape.dim[1:]),
+        dead=dict(dead_units(dependencies).counts),
         through={n.name or n.output[0]: operator(n) for n in dependencies.approximate()},
     )
 

@@ -47,6 +47,8 @@ def figures(report: Report) -> Iterator[str]:
     if report.accuracy:
         x, y = report.accuracy["before"], report.accuracy["after"]
         yield row("accuracy", f"{x:.2%}", f"{y:.2%}", words.points(x, y))
+    if report.metric:
+        yield row("metric", *words.metric(report.metric))
     if report.latency:
         for name, x, y in words.percentiles(report.latency):
             title = f"{name} latency" if name == "median" else name
@@ -61,8 +63,12 @@ def findings(report: Report) -> Iterator[str]:
         yield f"- **Left whole:** {code(group)}: {escaped(reason)}"
     for name, line in words.approximation(report.verified):
         yield f"- **{name.capitalize()}:** {escaped(line)}"
+    for name, line in report.dead.facts() if report.dead else ():
+        yield f"- **{name.capitalize()}:** {escaped(line)}"
     if report.recovery:
         yield f"- **Recovered:** {words.recovery(report.recovery)}"
+    if pictures := words.samples(report.data):
+        yield f"- **Images:** {escaped(pictures)}"
     if report.kept is not None:
         yield f"- **Importance:** {words.importance(report.kept)}"
     yield from latency(report.latency)

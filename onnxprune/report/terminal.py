@@ -65,12 +65,19 @@ def summary(canvas: Canvas, report: Report) -> Iterator[tuple[str, Text]]:
     if report.accuracy:
         right = report.accuracy["before"], report.accuracy["after"]
         yield "accuracy", canvas.text(f"{right[0]:.2%} {canvas.arrow} {right[1]:.2%}  {words.points(*right)}")
+    if report.metric:
+        before, after, moved = words.metric(report.metric)
+        yield "metric", canvas.text(f"{before} {canvas.arrow} {after}  {moved}")
     if report.kept is not None:
         yield "importance", canvas.text(words.importance(report.kept))
     yield "verified", canvas.text(words.verified(report.verified), verdict_style(report.verified))
     yield from ((name, canvas.text(line)) for name, line in words.approximation(report.verified))
+    for name, line in report.dead.facts() if report.dead else ():
+        yield name, canvas.text(line, "green" if report.lossless else "")
     if report.recovery:
         yield "recovered", canvas.text(words.recovery(report.recovery), "green")
+    if pictures := words.samples(report.data):
+        yield "images", canvas.text(pictures, "dim")
     if report.isolated:
         yield "left whole", canvas.text(words.isolated(report.isolated), "yellow")
     if report.latency is None:
@@ -177,6 +184,7 @@ def model_facts(canvas: Canvas, found: Inspection) -> Iterator[tuple[str, Text]]
     counted = "a sample, with open sizes counted as 1" if found.open_sizes else "a sample"
     yield "MACs", canvas.text(f"{words.count(found.cost.macs)} {counted}")
     yield "prunable", canvas.text(prunable(found))
+    yield "dead units", canvas.text(words.dead(found.dead), "yellow" if found.dead else "")
     if found.through:
         kinds = Counter(found.through.values())
         yield "through", canvas.text(f"{', '.join(f'{n} {k}' for k, n in kinds.items())}: approximate", "yellow")

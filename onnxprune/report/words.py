@@ -9,7 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
+from onnxprune import lossless
 from onnxprune.bench import MARGIN, Comparison
 from onnxprune.fit import Fitted
 from onnxprune.recover import Recovered
@@ -111,15 +113,54 @@ def recovery(found: Recovered) -> str:
     """What refitting came to."""
     if found.note:
         return found.note
-    done = sum(layer.ridge is not None for layer in found.layers)
+    done = f"{sum(bool(layer.method) for layer in found.layers)} of {plural(len(found.layers), 'layer')}"
+    if not found.samples:
+        return f"{done} took over what similar filters computed; without samples nothing tells how near that comes"
+    how = "refitted" if found.method == "ridge" else f"recovered ({found.method})"
+    parts = [f"{done} {how} on {plural(found.samples, 'sample')}"]
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]
-    parts = [f"{done} of {plural(len(found.layers), 'layer')} refitted on {plural(found.samples, 'sample')}"]
     if None not in errors:
         parts.append(f"output error {errors[0]:.1%} to {errors[1]:.1%}")
     if None not in same:
         parts.append(f"same top-1 {same[0]:.1%} to {same[1]:.1%}")
     return "; ".join(parts)
+
+
+def metric(held: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The user's metric before and after, and the difference."""
+    before, after = float(held["before"]), float(held["after"])
+    return f"{before:.6g}", f"{after:.6g}", f"{after - before:+.4g}"
+
+
+def samples(about: Mapping[str, Any] | None) -> str:
+    """Which images there were and what was done to them; nothing of arrays, which go in as they are."""
+    if not about or "preprocess" not in about:
+        return ""
+    lacking = f", {about['unreadable']:,} unreadable left out" if about.get("unreadable") else ""
+    origin = {"given": ""}.get(about["preprocess_from"], f" (pixel values: {about['preprocess_from']})")
+    counts = f"{about['samples']:,} of {plural(int(about['of']), 'image')}{lacking}"
+    return f"{counts}; {about['preprocess'].replace(',', ', ')}{origin}"
+
+
+def doubts(about: Mapping[str, Any] | None) -> list[str]:
+    """What a user should know about the samples before believing the result."""
+    found = []
+    if about and about.get("preprocess_from") == "assumed":
+        how = ",".join(item for item in about["preprocess"].split(",") if item.startswith(("scale", "mean", "std")))
+        found.append(f"nothing says how pixels become the model's input: assumed {how}; say it with --preprocess")
+    if about and about.get("unreadable"):
+        found.append(f"{plural(int(about['unreadable']), 'image')} could not be read: {about['first_unreadable']}")
+    return found
+
+
+def dead(causes: Mapping[str, int]) -> str:
+    """How many units no output depends on, and why; nothing is said of an empty one."""
+    return (
+        f"{sum(causes.values()):,}: {lossless.causes(causes)}; 'prune --dead' removes them without loss"
+        if causes
+        else "none"
+    )
 
 
 def importance(kept: float) -> str:
@@ -237,8 +278,8 @@ def points(before: float, after: float) -> str:
 
 
 def settings(held: dict[str, object]) -> str:
-    """A plan's settings on one line."""
-    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in held.items())
+    """A plan's settings on one line; what was done to images is told with them, see `samples`."""
+    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in held.items() if key != "preprocess")
 
 
 def setting(value: object) -> str:

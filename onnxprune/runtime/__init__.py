@@ -1,6 +1,7 @@
 """The only door to onnxruntime: sessions, running, inner tensors, made-up inputs, the machine."""
 
-from onnxprune.runtime.execute import bound_runner, capture, optimised_ops, run, runner, signature
+from onnxprune.runtime.accelerators import assigned, trivial
+from onnxprune.runtime.execute import bound_runner, capture, leaves, optimised_ops, run, runner, signature
 from onnxprune.runtime.feeds import random_feeds
 from onnxprune.runtime.kernels import Kernel, Profiled
 from onnxprune.runtime.machine import clocks, device, environment
@@ -15,12 +16,14 @@ __all__ = [
     "Session",
     "Source",
     "Weighted",
+    "assigned",
     "bound_runner",
     "capture",
     "clocks",
     "device",
     "environment",
     "half",
+    "leaves",
     "optimised_ops",
     "provider_name",
     "random_feeds",
@@ -29,4 +32,5 @@ __all__ = [
     "session",
     "signature",
     "store",
+    "trivial",
 ]

@@ -7,7 +7,7 @@ import difflib
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
@@ -41,6 +41,21 @@ def run(model: Source | Session, feeds: Feeds, outputs: list[str] | None = None)
             return dict(zip(names, opened.run(names, dict(feeds)), strict=True))
         values = {name: ort_value(np.asarray(a, order="C")) for name, a in feeds.items()}
         return {n: _to_numpy(v) for n, v in zip(names, opened.run_with_ort_values(names, values), strict=True)}
+
+
+def leaves(value: Any) -> Iterator[Array]:
+    """The tensors of an output, in order: of a list those of its items, of a map its keys, ascending, and their values.
+
+    An optional output that is absent has none.
+    """
+    if isinstance(value, Mapping):
+        yield np.asarray(sorted(value), dtype=object)
+        yield np.asarray([value[key] for key in sorted(value)])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from leaves(item)
+    elif value is not None:
+        yield np.asarray(value, dtype=object) if isinstance(value, str) else np.asarray(value)
 
 
 def _is_session(model: object) -> TypeGuard[Session]:

@@ -52,7 +52,7 @@ def random_feeds(
             run(opened, feeds)
             return feeds
     names = ", ".join(f"'{i.name}'" for i in inputs)
-    remedy = "give the data (--data X.npz), or the sizes of the open axes"
+    remedy = "give the data (--data), or the sizes of the open axes"
     raise DataError("no guess at the open input sizes makes the model run", where=f"inputs {names}", remedy=remedy)
 
 
@@ -81,7 +81,7 @@ def _shapes(
     for value in inputs:
         if value.type.WhichOneof("value") != "tensor_type" or not value.type.tensor_type.HasField("shape"):
             what = f"input '{value.name}' is not a tensor of known rank"
-            raise DataError(what, remedy="give it as data (--data X.npz)")
+            raise DataError(what, remedy="give it as data (--data)")
         dims = value.type.tensor_type.shape.dim
         last = dims[-1].dim_value if dims else 0
         shape = []
@@ -126,10 +126,10 @@ def draw(inputs: list[onnx.ValueInfoProto], shapes: list[tuple[int, ...]], seed:
         kind = value.type.tensor_type.elem_type
         if kind in (TensorProto.STRING, TensorProto.UNDEFINED):
             what = f"input '{value.name}' holds text" if kind else f"input '{value.name}' has no type"
-            raise DataError(what, remedy="give it as data (--data X.npz)")
+            raise DataError(what, remedy="give it as data (--data)")
         if math.prod(shape) > LARGEST:
             what = f"input '{value.name}' is {' x '.join(map(str, shape))}, too large to make up"
-            raise DataError(what, remedy="give it as data (--data X.npz)")
+            raise DataError(what, remedy="give it as data (--data)")
         dtype = helper.tensor_dtype_to_np_dtype(kind)
         whole = dtype.kind in "iub" or dtype.name.startswith(("int", "uint"))
         feeds[value.name] = (rng.integers(0, 2, shape) if whole else rng.standard_normal(shape)).astype(dtype)

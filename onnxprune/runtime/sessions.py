@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.errors import DataError, ModelError, OnnxpruneError, ProviderError, RuntimeUnavailable
+from onnxprune.runtime.accelerators import RECORD, assigned, failure, preload
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -172,16 +173,36 @@ def provider_name(provider: str) -> str:
 def open_session(model: Source, options: Any, provider: str, *, fp16: bool = False) -> Session:
     """Create the session and make sure the wanted provider really runs: onnxruntime falls back without an error."""
     where = str(model) if isinstance(model, str | Path) else ""
-    providers = provider_list(provider, fp16=fp16)
+    ort, providers = onnxruntime(), provider_list(provider, fp16=fp16)
+    missing = preload(ort, provider)
+    if provider != CPU:
+        options.add_session_config_entry(RECORD, "1")
+        if why := failure(ort, provider, providers):
+            raise does_not_start(provider, where, missing or brief(why))
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
         content, kept = _content(model, options, Path(folder))
-        with refusals("refuses the model", where):
-            opened: Session = onnxruntime().InferenceSession(content, options, providers=providers)
-    if opened.get_providers()[0] != provider:
-        remedy = "install the drivers and libraries it needs, or use the provider 'cpu'"
-        raise ProviderError(f"{provider} does not start on this machine", where=where, remedy=remedy)
+        with refusals("refuses the model", where):  # without fallback: it would open and run on the CPU what fails
+            opened: Session = ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
+    _refuse_elsewhere(opened, provider, where, missing)
     weakref.finalize(opened, kept.clear)  # onnxruntime reads these arrays in place: they live as long as the session
     return opened
+
+
+def does_not_start(provider: str, where: str, why: str) -> ProviderError:
+    """The error for a provider that this onnxruntime has, and this machine cannot run."""
+    reason = f" ({why})" if why else ""
+    remedy = "install the drivers and libraries it needs, or use the provider 'cpu'"
+    return ProviderError(f"{provider} does not start on this machine{reason}", where=where, remedy=remedy)
+
+
+def _refuse_elsewhere(opened: Session, provider: str, where: str, missing: str) -> None:
+    """Raise ProviderError for a session that the provider does not run."""
+    if opened.get_providers()[0] != provider:
+        raise does_not_start(provider, where, missing)
+    nodes = assigned(opened) if provider != CPU else None
+    if nodes and not nodes[provider]:
+        what = f"{provider} takes none of the model's {nodes.total()} nodes: they would run elsewhere"
+        raise ProviderError(what, where=where, remedy="use the provider 'cpu'")
 
 
 def provider_list(provider: str, *, fp16: bool = False) -> list[str | tuple[str, dict[str, str]]]:
@@ -319,7 +340,9 @@ def brief(error: BaseException) -> str:
     """An exception's message on one line, without onnxruntime's codes and source positions, 240 characters at most."""
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ", "", text)
-    text = re.sub(r"\S*\.(?:cc|h|cpp):\d+ \S+::\S+\(.*?\)(?: \[\S*\])? ", "", text)
+    if of_device := re.search(r"\b[A-Z]+ failure -?\d+: [^;]*[^; ]", text):  # CUDA's, cuDNN's, cuBLAS's own words
+        return of_device[0]
+    text = re.sub(r"\S*\.(?:cc|h|cpp):\d+ [^()]*::\w+\(.*?\)(?: \[[^]]*\])? ", "", text)
     return text if len(text) <= 240 else text[:237] + "..."
 
 

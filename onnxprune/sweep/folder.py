@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxprune.data.listing import walked
 from onnxprune.errors import OutputError
 from onnxprune.model import data_files, write_atomic
 
 SCHEMA = "onnxprune/sweep/1"
 HEAD = "stages/sweep.json"
 ENDINGS = (".onnx", ".onnx.data", ".plan.json", ".json")
-STAGES = ("prune", "fidelity", "metric", "timing", "step")
+STAGES = ("prune", "fidelity", "metric", "timing", "step", "sensitivity")
 SUMMARY = ("sweep.json", "sweep.md", "sweep.csv")
 
 
@@ -35,6 +36,17 @@ def file_hash(*paths: Path) -> str:
     for path in sorted(paths):
         with path.open("rb") as file:
             found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
+
+
+def data_hash(path: Path) -> str:
+    """The hash of samples: a file's content; of a folder's many files, names, sizes and times of change."""
+    if not path.is_dir():
+        return file_hash(path)
+    found = hashlib.sha256()
+    for file in sorted(walked(path)):
+        facts = file.stat()
+        found.update(repr((str(file.relative_to(path)), facts.st_size, facts.st_mtime_ns)).encode())
     return found.hexdigest()
 
 

@@ -15,7 +15,9 @@ from typing import Any
 from onnxprune import pipeline, runtime
 from onnxprune.align import width_step
 from onnxprune.cost import cost
+from onnxprune.data.hints import CONFIG
 from onnxprune.errors import DataError, OnnxpruneError, PlanError
+from onnxprune.metric import metric
 from onnxprune.model import load, write_atomic
 from onnxprune.pipeline import Options
 from onnxprune.plan import Limits
@@ -25,10 +27,9 @@ from onnxprune.report.data import plain, version
 from onnxprune.report.front import Front, Point, front_csv, front_markdown
 from onnxprune.sweep import pareto
 from onnxprune.sweep.candidates import Candidate
-from onnxprune.sweep.folder import SCHEMA, Folder, digest, file_hash, model_hash
-from onnxprune.sweep.metric import metric
+from onnxprune.sweep.folder import SCHEMA, Folder, data_hash, digest, file_hash, model_hash
 from onnxprune.sweep.pool import Pool, check_installed, spread
-from onnxprune.sweep.work import DENSE, Job, Outcome, finished, opened, quiet, stage_key, work
+from onnxprune.sweep.work import DENSE, Job, Outcome, finished, opened, quiet, samples_of, stage_key, work
 
 MACHINE = ("cpu", "simd", "cores", "onnxruntime")  # times taken where one of these differs do not compare
 
@@ -94,7 +95,7 @@ def sweep(
             or not one candidate could be made.
     """
     limits, options, settings = limits or Limits(), options or Options(), settings or Settings()
-    source, options = source.resolve(), replace(options, data=options.data.resolve() if options.data else None)
+    source, options = source.resolve(), resolved(options)
     check(source, options, settings)
     observe("load", 0.0)
     place = Folder(folder.resolve(), sweep_key(source, limits, options))
@@ -102,28 +103,58 @@ def sweep(
     place.begin([candidate.label for candidate in wanted], overwrite=settings.overwrite)
     script = settings.script.resolve() if settings.script else None
     dense = dense_metric(source, place, script, options, observe)
-    options = quiet(options, width(place, options, observe))
+    options = prepared(source, place, limits, options, observe)
     jobs = [Job(source, place, candidate, limits, options, script, version()) for candidate in wanted]
     outcomes = carry_out(jobs, settings.pool, observe)
     timings = time_all(jobs, outcomes, observe) if settings.time else {}
     return conclude(jobs, outcomes, timings, dense, settings, (str(source), str(folder)))
 
 
+def resolved(options: Options) -> Options:
+    """With paths that hold in any folder."""
+    data, curves = (path.resolve() if path else None for path in (options.data, options.sensitivity))
+    return replace(options, data=data, sensitivity=curves)
+
+
+def prepared(source: Path, place: Folder, limits: Limits, options: Options, observe: Observer) -> Options:
+    """The options of the workers: with what is measured once for all candidates."""
+    options = with_curves(source, place, limits, options, observe)
+    return quiet(options, width(place, options, observe))
+
+
+def with_curves(source: Path, place: Folder, limits: Limits, options: Options, observe: Observer) -> Options:
+    """With the sensitivity of every group, if it is needed, in a file: measured once, before others work."""
+    if options.allocate != "sensitivity" or options.sensitivity is not None:
+        return options
+    path = place.record(DENSE, "sensitivity")
+    pipeline.sensitivity(source, options, rows=limits.rows, observe=observe).save(path)
+    return replace(options, sensitivity=path)
+
+
 def check(source: Path, options: Options, settings: Settings) -> None:
     """Refuse what would fail later, before any work is done."""
     check_installed(settings.pool)
+    pipeline.check_allocation(options)
     if not source.is_file():
         load(source)  # knows how to say what is wrong with it
-    for path, what in ((options.data, "the data"), (settings.script, "the script of --eval")):
+    if options.data is not None and not options.data.exists():
+        raise DataError("the data do not exist", where=str(options.data), remedy="check the path")
+    curves = options.sensitivity, "the analysis of --sensitivity"
+    for path, what in (curves, (settings.script, "the script of --eval")):
         if path is not None and not path.is_file():
             raise DataError(f"{what} is not a file", where=str(path), remedy="check the path")
 
 
 def sweep_key(source: Path, limits: Limits, options: Options) -> str:
     """Of all that every candidate depends on: the model's and the data's content, limits, options, version."""
-    same = {k: v for k, v in asdict(options).items() if k not in ("data", "time", "overwrite", "step")}
-    data = file_hash(options.data) if options.data else ""
-    return digest([SCHEMA, version(), model_hash(source), asdict(limits), same, data])
+    same = {k: v for k, v in asdict(options).items() if k not in ("data", "sensitivity", "time", "overwrite", "step")}
+    data = [
+        data_hash(options.data) if options.data else "",
+        file_hash(options.sensitivity) if options.sensitivity else "",
+    ]
+    if options.data and (left := source.with_name(CONFIG)).is_file():
+        data.append(file_hash(left))
+    return digest([SCHEMA, version(), model_hash(source), asdict(limits), same, *data])
 
 
 def dense_metric(source: Path, place: Folder, script: Path | None, options: Options, observe: Observer) -> float | None:
@@ -205,7 +236,7 @@ def timed(job: Job, key: str, observe: Observer) -> Timing:
     """Time one candidate now."""
     dense, _ = opened(job.source, job.options.through_norms, job.folder.key)
     try:
-        feeds = pipeline.timing_feeds(dense, pipeline.sample(dense, job.options), job.options)
+        feeds = pipeline.timing_feeds(dense, pipeline.sample(dense, job.options, samples_of(job)), job.options)
         pruned = load(job.folder.model(job.label))
         found = pipeline.time_pair(dense, pruned, feeds, job.options, observe).to_dict()
     except OnnxpruneError as error:

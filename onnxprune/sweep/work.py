@@ -15,7 +15,7 @@ from typing import Any
 
 from onnxprune import pipeline, runtime
 from onnxprune.bench.pair import batch_size
-from onnxprune.data import Feeds, batches, load_npz
+from onnxprune.data import Feeds, Samples
 from onnxprune.errors import (
     OnnxpruneError,
     OutputError,
@@ -27,12 +27,12 @@ from onnxprune.errors import (
     described,
 )
 from onnxprune.fidelity import fidelity
+from onnxprune.metric import metric
 from onnxprune.model import Model, write_atomic
 from onnxprune.plan import Limits
 from onnxprune.report.data import version
 from onnxprune.sweep.candidates import Candidate
 from onnxprune.sweep.folder import Folder, digest, file_hash, model_hash
-from onnxprune.sweep.metric import metric
 from onnxprune.trace import Dependencies
 
 SAMPLES = 256  # of the data that fidelity is measured on, at most
@@ -140,7 +140,8 @@ def prune(job: Job) -> bool:
 
     try:
         target, limits, options = job.candidate.target, job.limits, job.options
-        done = pipeline.prune(job.source, output, target, limits, options, receive=receive, prepared=prepared)
+        with_data = {"prepared": prepared, "data": samples_of(job)}
+        done = pipeline.prune(job.source, output, target, limits, options, receive=receive, **with_data)  # type: ignore[arg-type]
     except (PlanError, UnprunableError, VerificationError) as error:  # the same again whenever it is tried
         job.folder.write(job.label, "prune", job.key, {"failed": str(error)})
         raise
@@ -179,6 +180,19 @@ def opened(source: Path, through_norms: bool, key: str) -> tuple[Model, Dependen
     return pipeline.prepare(source, through_norms=through_norms)
 
 
+def samples_of(job: Job) -> Samples | None:
+    """The user's samples for a job's model."""
+    options = job.options
+    return read_once(job.source, options.through_norms, job.folder.key, options)
+
+
+@lru_cache(maxsize=1)
+def read_once(source: Path, through_norms: bool, key: str, options: pipeline.Options) -> Samples | None:
+    """The samples, read once a process."""
+    dense, _ = opened(source, through_norms, key)
+    return pipeline.read_samples(dense, options, least=SAMPLES)
+
+
 def stage_key(job: Job, *parts: object) -> str:
     """The key of a stage that looks at the pruned model."""
     held = finished(job) or {}
@@ -192,17 +206,18 @@ def compare(job: Job) -> bool:
         return False
     dense, _ = opened(job.source, job.options.through_norms, job.folder.key)
     pruned = job.folder.model(job.label)
-    found = fidelity(dense, pruned, inputs(dense, job.options), threads=job.options.threads)
+    found = fidelity(dense, pruned, inputs(dense, job), threads=job.options.threads)
     job.folder.write(job.label, "fidelity", key, found)
     return True
 
 
-def inputs(dense: Model, options: pipeline.Options) -> Iterator[Feeds]:
+def inputs(dense: Model, job: Job) -> Iterator[Feeds]:
     """The user's samples, or seeded random ones."""
-    if options.data is not None:
-        yield from batches(dense, load_npz(dense, options.data), limit=SAMPLES)
+    options, samples = job.options, samples_of(job)
+    if samples is not None:
+        yield from samples.batches(dense, limit=SAMPLES)
         return
-    first = pipeline.sample(dense, options)  # of a size that the model takes
+    first = pipeline.sample(dense, options, None).sets[0]  # of a size that the model takes
     size = batch_size(first)
     for draw in range(DRAWS):
         yield runtime.random_feeds(dense, batch=size, seed=options.seed + draw) if draw else first

@@ -7,7 +7,7 @@ import pytest
 
 from onnxprune.errors import ModelError
 from onnxprune.importance import score
-from onnxprune.plan import Limits, Target, plan
+from onnxprune.plan import Limits, Target, across, plan
 from tests import graphs
 
 # Sums of two float32 numbers in float64 are exact but for the last bit.
@@ -27,16 +27,19 @@ def test_the_global_threshold_is_a_percentile_of_all_scales(ratio: float) -> Non
     """Scales are compared as they are: a group of small ones loses more than one of large ones."""
     dependencies = graphs.traced(graphs.residual())
     values = score(dependencies, "bn-scale").values
-    limits = Limits(scope="global", max_ratio=1.0)
-    gone = plan(dependencies, score(dependencies, "bn-scale"), Target(ratio=ratio), limits).removed(dependencies)
+    scores, limits = score(dependencies, "bn-scale"), Limits(max_ratio=1.0)
+    chosen = plan(dependencies, scores, Target(ratio=ratio), limits, across(dependencies, scores))
+    gone = chosen.removed(dependencies)
     left = np.setdiff1d(np.arange(values.size), gone)
     assert gone.size == round(ratio * values.size) and values[gone].max() < values[left].min()
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_a_group_without_scales_stays_whole_and_the_plan_says_why(scope: str) -> None:
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_group_without_scales_stays_whole_and_the_plan_says_why(everywhere: bool) -> None:
     dependencies = graphs.traced(graphs.chain())  # only c2 has a BatchNormalization
-    found = plan(dependencies, score(dependencies, "bn-scale"), Target(ratio=0.2), Limits(scope=scope))
+    scores = score(dependencies, "bn-scale")
+    allocation = across(dependencies, scores) if everywhere else None
+    found = plan(dependencies, scores, Target(ratio=0.2), allocation=allocation)
     removed = {g.name: (len(g.removed), g.note) for g in found.groups}
     assert removed["c2.w"][0] > 0
     for name in ("c1.w", "c3.w"):

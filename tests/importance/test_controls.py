@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from onnxprune.importance import Evidence, score
-from onnxprune.plan import Limits, Target, plan
+from onnxprune.plan import Target, across, plan
 from tests import graphs
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_random_follows_its_seed_and_the_plan_tells_it(scope: str) -> None:
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_random_follows_its_seed_and_the_plan_tells_it(everywhere: bool) -> None:
     dependencies = graphs.traced(graphs.chain())
     first, same, other = (score(dependencies, "random", Evidence(seed=seed)) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.values, same.values)
     assert not np.array_equal(first.values, other.values)
-    plans = [plan(dependencies, s, Target(ratio=0.4), Limits(scope=scope)) for s in (first, same, other)]
+    ranked = [(s, across(dependencies, s) if everywhere else None) for s in (first, same, other)]
+    plans = [plan(dependencies, s, Target(ratio=0.4), allocation=sharing) for s, sharing in ranked]
     assert plans[0] == plans[1] and plans[0].groups != plans[2].groups and plans[0].settings["seed"] == 3
 
 

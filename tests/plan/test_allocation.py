@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from onnxprune.cost import cost
+from onnxprune.errors import PlanError
 from onnxprune.importance import Scores, score
-from onnxprune.plan import Allocation, Target, plan
+from onnxprune.plan import Allocation, Limits, Target, plan
 from onnxprune.plan.allocation import uniform
 from onnxprune.trace import Dependencies
 from tests import graphs
@@ -69,3 +70,27 @@ def test_scores_that_are_errors_follow_it_too() -> None:
 def test_curves_that_fall_or_lie_elsewhere_are_refused(levels: list[float], ratios: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="rise from 0 to 1"):
         Allocation("made", np.array(levels, float), np.array(ratios, float))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_left_of_the_curves_takes_the_rest_of_what_they_take_at_once(seed: int) -> None:
+    """Of a group that has lost more than its curve asks for, nothing more goes."""
+    rng = np.random.default_rng(seed)
+    curves = np.sort(rng.uniform(0, 1, (3, 4)), axis=1)
+    whole, lost = Allocation("made", np.linspace(0, 1, 4), curves), rng.uniform(0, 0.9, 3)
+    rest = whole.beyond(lost)
+    for level in rng.uniform(0, 1, 50):
+        for g in range(3):
+            in_all = lost[g] + (1 - lost[g]) * rest.ratio(g, level)
+            assert in_all == pytest.approx(max(whole.ratio(g, level), lost[g]), abs=1e-12)  # float64 interpolation
+
+
+def test_an_allocation_may_leave_a_part_of_every_group_unless_told_otherwise() -> None:
+    dependencies = graphs.traced(graphs.chain())
+    ratios = np.tile([0.0, 1.0], (len(dependencies.groups), 1))
+    allocation = Allocation("made", np.array([0.0, 1.0]), ratios, ceiling=0.5)
+    for limits, most in ((None, 0.5), (Limits(max_ratio=0.75), 0.75)):
+        found = plan(dependencies, score(dependencies), Target(ratio=most - 0.05), limits, allocation)
+        assert max(len(g.removed) / g.channels for g in found.groups) <= most
+    with pytest.raises(PlanError, match="cannot be met"):
+        plan(dependencies, score(dependencies), Target(ratio=0.6), None, allocation)

@@ -11,7 +11,7 @@ import pytest
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError, UnprunableError
 from onnxprune.importance import Scores, score
-from onnxprune.plan import GroupPlan, Limits, Plan, Target, plan
+from onnxprune.plan import GroupPlan, Limits, Plan, Sharing, Target, across, plan, uniform
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies
 from tests import graphs
@@ -25,8 +25,15 @@ def traced() -> dict[str, Dependencies]:
     return {name: graphs.traced(build()) for name, build in graphs.ALL.items()}
 
 
-def chosen(dependencies: Dependencies, target: Target | None = None, **limits: object) -> Plan:
-    return plan(dependencies, score(dependencies), target, Limits(**limits))
+def chosen(
+    dependencies: Dependencies, target: Target | None = None, *, allocate: str = "uniform", **limits: object
+) -> Plan:
+    scores = score(dependencies)
+    return plan(dependencies, scores, target, Limits(**limits), shared(dependencies, scores, allocate))
+
+
+def shared(dependencies: Dependencies, scores: Scores, allocate: str) -> Sharing:
+    return across(dependencies, scores) if allocate == "global" else uniform(dependencies)
 
 
 def kept(group: GroupPlan) -> int:
@@ -61,24 +68,24 @@ def test_a_ratio_is_meant_in_decimals(width: int, ratio: float, stay: int) -> No
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_the_least_important_units_of_a_group_go(name: str, scope: str, ratio: float, traced: dict) -> None:
+def test_the_least_important_units_of_a_group_go(name: str, allocate: str, ratio: float, traced: dict) -> None:
     dependencies = traced[name]
     scores = score(dependencies)
-    found = plan(dependencies, scores, Target(ratio=min(ratio, 0.8)), Limits(scope=scope))
+    found = plan(dependencies, scores, Target(ratio=min(ratio, 0.8)), None, shared(dependencies, scores, allocate))
     for group, entry in zip(dependencies.groups, found.groups, strict=True):
         values, gone = scores.values[group.units], np.isin(np.arange(group.units.size), entry.removed)
         assert not gone.any() or values[gone].max() <= values[~gone].min()
         assert list(entry.removed) == sorted(set(entry.removed))
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_larger_ratio_removes_what_a_smaller_one_does(name: str, scope: str, traced: dict) -> None:
+def test_a_larger_ratio_removes_what_a_smaller_one_does(name: str, allocate: str, traced: dict) -> None:
     before: set[int] = set()
     for ratio in (0.1, 0.3, 0.5, 0.7):
-        removed = set(chosen(traced[name], Target(ratio=ratio), scope=scope).removed(traced[name]).tolist())
+        removed = set(chosen(traced[name], Target(ratio=ratio), allocate=allocate).removed(traced[name]).tolist())
         assert before < removed
         before = removed
 
@@ -86,7 +93,7 @@ def test_a_larger_ratio_removes_what_a_smaller_one_does(name: str, scope: str, t
 @pytest.mark.parametrize("ratio", RATIOS[:-2])
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_global_ratio_counts_over_the_whole_model(name: str, ratio: float, traced: dict) -> None:
-    found = chosen(traced[name], Target(ratio=ratio), scope="global", max_ratio=1.0)
+    found = chosen(traced[name], Target(ratio=ratio), allocate="global", max_ratio=1.0)
     count = sum(g.channels for g in found.groups)
     assert sum(len(g.removed) for g in found.groups) == math.ceil(count * Fraction(str(ratio)))
 
@@ -97,18 +104,17 @@ def test_a_global_choice_does_not_see_the_scale_of_a_layer(name: str, traced: di
     louder = scores.values.copy()
     for power, group in enumerate(dependencies.groups):
         louder[group.units] *= 4.0**power  # a power of 2 is exact
-    target, limits = Target(ratio=0.4), Limits(scope="global")
-    assert (
-        plan(dependencies, scores, target, limits).groups
-        == plan(dependencies, Scores("l1", louder), target, limits).groups
-    )
+    found = [
+        plan(dependencies, s, Target(ratio=0.4), None, across(dependencies, s)) for s in (scores, Scores("l1", louder))
+    ]
+    assert found[0].groups == found[1].groups
 
 
 def test_scores_of_zero_are_ranked_too(traced: dict) -> None:
     dependencies = traced["chain"]
     nothing = Scores("l1", np.zeros(dependencies.unit_count))
-    for scope in ("local", "global"):
-        found = plan(dependencies, nothing, Target(ratio=0.3), Limits(scope=scope))
+    for allocate in ("uniform", "global"):
+        found = plan(dependencies, nothing, Target(ratio=0.3), None, shared(dependencies, nothing, allocate))
         assert all(kept(g) > 0 for g in found.groups)
 
 
@@ -121,12 +127,12 @@ def test_every_axis_keeps_an_index_at_the_highest_ratio(name: str, align: int, t
     assert all(kept(g) >= 1 for g in found.groups)
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("ratio", [0.2, 0.3, 0.5, 0.7])
 @pytest.mark.parametrize("name", ["grouped", "shuffled"])
-def test_rows_keep_equal_numbers(name: str, ratio: float, scope: str, traced: dict) -> None:
+def test_rows_keep_equal_numbers(name: str, ratio: float, allocate: str, traced: dict) -> None:
     dependencies = traced[name]
-    keep = chosen(dependencies, Target(ratio=ratio), scope=scope).removed(dependencies)
+    keep = chosen(dependencies, Target(ratio=ratio), allocate=allocate).removed(dependencies)
     for group in dependencies.groups:
         for rows in group.rows:
             counts = (~np.isin(rows.members, keep)).sum(axis=1)
@@ -156,11 +162,11 @@ def one_back(dependencies: Dependencies, found: Plan) -> np.ndarray:
 
 @pytest.mark.parametrize("aim", [0.8, 0.5, 0.3])
 @pytest.mark.parametrize("measure", ["macs", "params"])
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("name", PLAIN)
-def test_targets_are_met_and_not_by_much(name: str, scope: str, measure: str, aim: float, traced: dict) -> None:
+def test_targets_are_met_and_not_by_much(name: str, allocate: str, measure: str, aim: float, traced: dict) -> None:
     dependencies = traced[name]
-    found = chosen(dependencies, Target(**{measure: aim}), scope=scope)
+    found = chosen(dependencies, Target(**{measure: aim}), allocate=allocate)
     removed = found.removed(dependencies)
     assert share(dependencies, removed, measure) <= aim + 1e-9  # the slack that the search allows itself
     assert share(dependencies, one_back(dependencies, found), measure) > aim
@@ -194,22 +200,22 @@ def test_a_target_out_of_reach_says_how_far_one_can_go(traced: dict) -> None:
 # --- alignment -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("align", [2, 3, 4, 8, 16])
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", graphs.ALL)
-def test_kept_widths_are_multiples_or_dense(name: str, ratio: float, align: int, scope: str, traced: dict) -> None:
+def test_kept_widths_are_multiples_or_dense(name: str, ratio: float, align: int, allocate: str, traced: dict) -> None:
     dependencies = traced[name]
     try:
-        found = chosen(dependencies, Target(ratio=ratio), align=align, scope=scope)
+        found = chosen(dependencies, Target(ratio=ratio), align=align, allocate=allocate)
     except PlanError as error:
-        assert scope == "global" and "cannot be met" in str(error)
+        assert allocate == "global" and "cannot be met" in str(error)
         return
     keep = dependencies.keep(found.removed(dependencies))
     for group, entry in zip(dependencies.groups, found.groups, strict=True):
         widths = [(int(keep[s.ids].sum()), s.ids.size) for s in group.sources]
         assert all(width % align == 0 or width == dense for width, dense in widths)
-        if scope == "local" and not entry.removed:
+        if allocate == "uniform" and not entry.removed:
             assert "left whole" in entry.note and (str(align) in entry.note or "rows" in entry.note)
         assert not (entry.removed and entry.note)
 
@@ -219,11 +225,11 @@ def test_kept_widths_are_multiples_or_dense(name: str, ratio: float, align: int,
 
 def test_a_plan_lists_every_group_and_how_it_was_made(traced: dict) -> None:
     dependencies = traced["residual"]
-    found = chosen(dependencies, Target(macs=0.6), scope="global", align=2, skip=("stem",))
+    found = chosen(dependencies, Target(macs=0.6), allocate="global", align=2, skip=("stem",))
     assert [g.name for g in found.groups] == [g.name for g in dependencies.groups]
     assert found.settings == {
         "macs": 0.6,
-        "scope": "global",
+        "allocate": "global",
         "align": 2,
         "skip": ("stem",),
         "criterion": "l1",
@@ -235,10 +241,12 @@ def test_a_plan_lists_every_group_and_how_it_was_made(traced: dict) -> None:
     )
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("name", graphs.ALL)
-def test_the_same_question_has_the_same_answer(name: str, scope: str, traced: dict) -> None:
-    once, again = (chosen(d, Target(macs=0.6), scope=scope) for d in (traced[name], graphs.traced(graphs.ALL[name]())))
+def test_the_same_question_has_the_same_answer(name: str, allocate: str, traced: dict) -> None:
+    once, again = (
+        chosen(d, Target(macs=0.6), allocate=allocate) for d in (traced[name], graphs.traced(graphs.ALL[name]()))
+    )
     assert once == again
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxprune.importance import Scores
-from onnxprune.plan import Limits, Target, plan
+from onnxprune.plan import Limits, Target, across, plan, uniform
 from onnxprune.plan.counts import Classes
 from onnxprune.rewrite import rewrite
 from onnxprune.trace import Dependencies, trace
@@ -61,13 +61,14 @@ def increasing(dependencies: Dependencies) -> Scores:
 
 
 @pytest.mark.parametrize("rows", ["equal", "whole", "auto"])
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("ratio", [0.2, 0.4, 0.5])
 @pytest.mark.parametrize("case", [PICKED, HEADS, TIED], ids=lambda case: case.name)
-def test_every_axis_keeps_an_index(case: Case, ratio: float, scope: str, rows: str) -> None:
+def test_every_axis_keeps_an_index(case: Case, ratio: float, allocate: str, rows: str) -> None:
     dependencies = trace(case.model())
-    limits = Limits(scope, max_ratio=1.0, rows=rows)
-    removed = plan(dependencies, increasing(dependencies), Target(ratio=ratio), limits).removed(dependencies)
+    scores, limits = increasing(dependencies), Limits(max_ratio=1.0, rows=rows)
+    sharing = across(dependencies, scores) if allocate == "global" else uniform(dependencies)
+    removed = plan(dependencies, scores, Target(ratio=ratio), limits, sharing).removed(dependencies)
     assert removed.size
     rewrite(dependencies, removed)  # refuses what breaks the law
 

@@ -159,23 +159,14 @@ def test_narrow_groups_may_stop_at_parts_of_a_step_if_that_is_asked() -> None:
     assert [24 - o.removed.size for o in levels(wide, align=8)[0]] == [24, 16, 8]
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize("most", [0.3, 0.5, 0.75])
-def test_no_level_removes_more_than_the_largest_ratio(most: float, scope: str) -> None:
+def test_no_level_removes_more_than_the_largest_ratio(most: float) -> None:
     dependencies = graphs.traced(graphs.residual())
-    found = levels(dependencies, max_ratio=most, scope=scope)
+    found = levels(dependencies, max_ratio=most)
     assert all(
         o.removed.size <= most * g.units.size for g, os in zip(dependencies.groups, found, strict=True) for o in os
     )
     assert any(o.removed.size for options in found for o in options)
-
-
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_levels_do_not_depend_on_the_scope(scope: str) -> None:
-    """Layers compete for the time whatever the scope, which tells how a share of channels is spread."""
-    dependencies = graphs.traced(graphs.chain())
-    kept = [[o.kept for o in options] for options in levels(dependencies, scope=scope, max_ratio=0.8)]
-    assert kept == [[o.kept for o in options] for options in levels(dependencies, max_ratio=0.8)]
 
 
 def test_skipped_layers_have_one_level_and_given_ratios_theirs() -> None:

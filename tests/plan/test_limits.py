@@ -10,7 +10,7 @@ import pytest
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import score
-from onnxprune.plan import GroupPlan, Limits, Plan, Target, plan
+from onnxprune.plan import GroupPlan, Limits, Plan, Target, across, plan, uniform
 from onnxprune.trace import Dependencies
 from tests import graphs
 
@@ -22,8 +22,12 @@ def traced() -> dict[str, Dependencies]:
     return {name: graphs.traced(build()) for name, build in graphs.ALL.items()}
 
 
-def chosen(dependencies: Dependencies, target: Target | None = None, **limits: object) -> Plan:
-    return plan(dependencies, score(dependencies), target, Limits(**limits))
+def chosen(
+    dependencies: Dependencies, target: Target | None = None, *, allocate: str = "uniform", **limits: object
+) -> Plan:
+    scores = score(dependencies)
+    sharing = across(dependencies, scores) if allocate == "global" else uniform(dependencies)
+    return plan(dependencies, scores, target, Limits(**limits), sharing)
 
 
 def kept(group: GroupPlan) -> int:
@@ -34,13 +38,13 @@ def by_name(found: Plan) -> dict[str, GroupPlan]:
     return {g.name: g for g in found.groups}
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("limit", [0.2, 0.5, 0.75])
 @pytest.mark.parametrize("name", PLAIN)
-def test_no_group_loses_more_than_the_maximum(name: str, limit: float, scope: str, traced: dict) -> None:
+def test_no_group_loses_more_than_the_maximum(name: str, limit: float, allocate: str, traced: dict) -> None:
     dependencies = traced[name]
-    found = chosen(dependencies, Target(ratio=0.15), max_ratio=limit, scope=scope)
-    again = chosen(dependencies, Target(ratio=0.9), max_ratio=limit) if scope == "local" else found
+    found = chosen(dependencies, Target(ratio=0.15), max_ratio=limit, allocate=allocate)
+    again = chosen(dependencies, Target(ratio=0.9), max_ratio=limit) if allocate == "uniform" else found
     for group in (*found.groups, *again.groups):
         assert len(group.removed) <= math.floor(group.channels * Fraction(str(limit)))
 
@@ -49,8 +53,9 @@ def test_a_global_choice_leaves_a_tenth_of_every_group_by_default(traced: dict) 
     dependencies = traced["chain"]
     scores = score(dependencies)
     scores.values[dependencies.groups[0].units[1:]] *= 1e-6  # next to one filter, 15 of 16 look useless
+    ranking = across(dependencies, scores)
     lost = [
-        len(plan(dependencies, scores, Target(ratio=0.4), Limits("global", max_ratio=m)).groups[0].removed)
+        len(plan(dependencies, scores, Target(ratio=0.4), Limits(max_ratio=m), ranking).groups[0].removed)
         for m in (None, 1.0)
     ]
     assert lost == [14, 15]
@@ -102,8 +107,8 @@ def test_layer_ratios_go_before_the_target_and_later_ones_win(traced: dict) -> N
 def test_without_a_target_only_named_layers_are_pruned(traced: dict) -> None:
     found = by_name(chosen(traced["chain"], None, layer_ratios=(("c1", 0.25),)))
     assert [len(found[n].removed) for n in ("c1.w", "c2.w", "c3.w")] == [4, 0, 0]
-    for scope in ("local", "global"):
-        assert not any(g.removed for g in chosen(traced["chain"], None, scope=scope).groups)
+    for allocate in ("uniform", "global"):
+        assert not any(g.removed for g in chosen(traced["chain"], None, allocate=allocate).groups)
 
 
 def test_skip_wins_over_a_layer_ratio(traced: dict) -> None:
@@ -111,10 +116,10 @@ def test_skip_wins_over_a_layer_ratio(traced: dict) -> None:
     assert [len(found[n].removed) for n in ("c1.w", "c2.w", "c3.w")] == [8, 0, 6]
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_a_cost_target_is_met_around_forced_layers(scope: str, traced: dict) -> None:
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
+def test_a_cost_target_is_met_around_forced_layers(allocate: str, traced: dict) -> None:
     dependencies = traced["chain"]
-    found = chosen(dependencies, Target(macs=0.5), layer_ratios=(("c1", 0.25),), skip=("c3",), scope=scope)
+    found = chosen(dependencies, Target(macs=0.5), layer_ratios=(("c1", 0.25),), skip=("c3",), allocate=allocate)
     entries = by_name(found)
     assert kept(entries["c1.w"]) == 12 and kept(entries["c3.w"]) == 12
     keep = dependencies.keep(found.removed(dependencies))
@@ -138,13 +143,12 @@ def test_a_glob_that_matches_nothing_is_answered_with_near_names(limits: dict, t
             for v in (0.0, 1.0, -0.1, 1.5, math.nan)
         ),
         lambda: Target(ratio=0.3, macs=0.5),
-        lambda: Limits(scope="galactic"),
         *(lambda v=v: Limits(align=v) for v in (0, -8)),
         *(lambda v=v: Limits(max_ratio=v) for v in (0.0, -1.0, 1.1, math.nan)),
         *(lambda v=v: Limits(layer_ratios=(("c1", v),)) for v in (-0.1, 1.0, math.nan)),
     ],
 )
 def test_impossible_wishes_are_refused_with_an_example(make: object) -> None:
-    with pytest.raises(PlanError, match=r"e\.g\.|use 'local'|give one") as caught:
+    with pytest.raises(PlanError, match=r"e\.g\.|give one") as caught:
         make()
     assert len(str(caught.value).splitlines()) == 1

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from onnxprune.importance import score
-from onnxprune.plan import Limits, Target, plan
+from onnxprune.plan import Limits, Target, across, plan, uniform
 from onnxprune.trace import Dependencies
 from tests import graphs
 
@@ -42,19 +42,21 @@ def test_faint_filters_go_in_any_scale(scale: float, criterion: str) -> None:
     assert found.settings["below"] == sum(len(g.removed) for g in found.groups)
 
 
-@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("name", PLAIN)
-def test_exactly_what_lies_below_goes(name: str, threshold: float, scope: str) -> None:
+def test_exactly_what_lies_below_goes(name: str, threshold: float, allocate: str) -> None:
     dependencies = graphs.traced(graphs.ALL[name]())
     values = score(dependencies).values
     own = [values[g.units] for g in dependencies.groups]
     highest = max(float((v / v.mean()).max()) for v in own)
-    found = plan(dependencies, score(dependencies), Target(threshold=threshold), Limits(scope=scope))
+    scores = score(dependencies)
+    sharing = across(dependencies, scores) if allocate == "global" else uniform(dependencies)
+    found = plan(dependencies, scores, Target(threshold=threshold), None, sharing)
     for group, entry, v in zip(dependencies.groups, found.groups, own, strict=True):
-        if len(group.sources) > 1 and scope == "local":
+        if len(group.sources) > 1 and allocate == "uniform":
             continue
-        share = v / v.mean() / highest if scope == "global" else v / v.max()
+        share = v / v.mean() / highest if allocate == "global" else v / v.max()
         low = np.flatnonzero(share < threshold).tolist()
         assert list(entry.removed) == low or len(low) == v.size  # of a group that lies below as a whole something stays
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -80,3 +82,17 @@ def test_what_readers_let_through() -> None:
 def test_a_bundled_net_has_windows() -> None:
     model = graphs.traced(graphs.residual()).model
     assert window_of("a.add", model, readers_of(model)) == Window(0, np.inf)
+
+
+def test_a_channel_that_is_always_zero_does_no_harm_to_the_others() -> None:
+    """A depthwise convolution reads a channel behind a ReLU that never fires: its Gram matrix is nothing but zeros."""
+    moments, rows, slope = problem(0, groups=3)
+    for part, r in zip(moments, rows, strict=True):
+        part.gram[1, :-1], part.gram[1, :, :-1], part.cross[1, :-1] = 0.0, 0.0, 0.0
+        r.inputs[1] = 0.0
+    weight = np.square(slope).reshape(3, 2)
+    plain = best_update(*moments, weight)
+    assert plain is not None
+    found = rectified(replace(plain, ridge=1e-5), moments, rows, Window(0, np.inf), slope)
+    assert found is not None and np.isfinite(found.matrix).all() and found.after < found.before
+    assert not found.matrix[1, :-1].any()

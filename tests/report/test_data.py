@@ -22,7 +22,7 @@ from tests.report.runs import Run, equal, odd, oddities, run
 
 KEYS = set(
     "schema onnxprune model output before after removed removed_per_group copies frozen verified latency accuracy "
-    "settings groups environment isolated edges verdict gains fit importance_kept recovery".split()
+    "settings groups environment isolated edges verdict gains fit importance_kept recovery data metric dead".split()
 )
 BUILDS = {**ALL, "oddities": oddities}
 

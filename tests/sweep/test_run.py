@@ -9,12 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from onnxprune import pipeline
 from onnxprune.align import Step
 from onnxprune.errors import OnnxpruneError, RuntimeUnavailable
+from onnxprune.runtime import random_feeds
 from onnxprune.sweep import Pool, Settings, Sweep, candidates, pool, sweep, work
 from tests import graphs
 from tests.contract import Result, check_report, onnxprune, process, snapshot, stored
@@ -323,3 +325,17 @@ def test_a_page_may_not_replace_a_file_of_the_sweep(name: str, model: Path) -> N
     found = command(model, "--html", model.with_name("out") / name)
     assert found.code == 1 and "end its name in .html" in found.words + found.err
     assert snapshot(model.with_name("out")) == before
+
+
+def test_the_sensitivity_is_measured_once_for_all_candidates(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(model.with_name("cache")))
+    feeds = dict(random_feeds(graphs.loaded(graphs.residual()), batch=16, seed=1))
+    np.savez(model.with_name("x.npz"), **feeds)
+    calls, analyse = [], pipeline.curves.analyse
+    monkeypatch.setattr(pipeline.curves, "analyse", lambda *a, **k: calls.append(1) or analyse(*a, **k))
+    wanted = candidates({"macs": (0.5, 0.8)})
+    options = {"criterion": "l1", "allocate": "sensitivity", "data": model.with_name("x.npz"), "recover": False}
+    found = run(model, wanted=wanted, **options)
+    assert len(calls) == 1 and all(p.macs and p.macs <= 0.8 for p in found.front.points[1:])
+    with pytest.raises(OnnxpruneError, match="unknown allocation"):
+        run(model, wanted=wanted, allocate="fairly")

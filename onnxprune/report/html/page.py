@@ -23,10 +23,12 @@ from onnxprune.report.data import Report
 from onnxprune.report.front import Front
 from onnxprune.report.html import charts
 from onnxprune.report.html.charts import Choice
+from onnxprune.report.html.curves import sensitivity
 from onnxprune.report.html.figures import Chart
 from onnxprune.report.html.markup import Html, details, element, joined, render, text
 from onnxprune.report.html.pareto import pareto
 from onnxprune.report.html.sections import SECTIONS, Section, sweep
+from onnxprune.sensitivity import Curves
 
 MISSING = "an HTML report is drawn with plotly, which is not installed"
 
@@ -65,6 +67,17 @@ def front_html(front: Front) -> str:
     """
     chart = pareto(front)
     return page("Sweep", front.model, f"{chart.title}.", [sweep(front)], front.to_dict(), ())
+
+
+def curves_html(curves: Curves) -> str:
+    """A sensitivity analysis as one page.
+
+    Raises:
+        OutputError: plotly is missing.
+    """
+    chart = sensitivity(curves)
+    found = [Section("curves", "Sensitivity", charts=(chart,))]
+    return page("Sensitivity", curves.model, f"{chart.title}.", found, curves.to_dict(), ())
 
 
 def headline(report: Report) -> str:

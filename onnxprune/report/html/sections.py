@@ -63,6 +63,9 @@ def figures(report: Report) -> Iterator[Html]:
     if report.accuracy:
         x, y = report.accuracy["before"], report.accuracy["after"]
         yield card("accuracy", f"{y:.2%}", f"before {x:.2%}; {words.points(x, y)}")
+    if report.metric:
+        before, after, moved = words.metric(report.metric)
+        yield card("metric", after, f"before {before}; {moved}")
     e = report.verified
     sound = e.ok and not e.unproved
     verdict = "failed" if not e.ok else "not proved" if e.unproved else e.kind
@@ -93,8 +96,11 @@ def facts(report: Report) -> Iterator[tuple[str, str]]:
     yield from words.approximation(report.verified)
     if report.isolated:
         yield "left whole", words.isolated(report.isolated)
+    yield from report.dead.facts() if report.dead else ()
     if report.recovery:
         yield "recovered", words.recovery(report.recovery)
+    if pictures := words.samples(report.data):
+        yield "images", pictures
     if report.kept is not None:
         yield "importance", words.importance(report.kept)
     if report.latency is None:

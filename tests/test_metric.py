@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from onnxprune.errors import DataError
-from onnxprune.sweep.metric import answer_in, metric
+from onnxprune.metric import metric
+from onnxprune.scripts import answer_in
 from tests import graphs
 from tests.contract import stored
 
@@ -58,7 +59,10 @@ def test_what_is_wrong_is_told(name: str, model: Path, monkeypatch: pytest.Monke
     script.write_text(BROKEN[name][0])
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
-    answer_in(script, model, 1, answer)  # what the fresh process does, without waiting for it
+    arguments = json.dumps({"model": str(model), "threads": 1})
+    answer_in(
+        "onnxprune.metric:value", script, answer, arguments
+    )  # what the fresh process does, without waiting for it
     assert re.search(BROKEN[name][1], json.loads(answer.read_text())["error"])
 
 

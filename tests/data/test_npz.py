@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxprune.data import batches, load_npz
+from onnxprune.data import load_npz
+from onnxprune.data.npz import read_npz
 from onnxprune.errors import DataError
 from onnxprune.model import Model
-from onnxprune.runtime import run
 from tests import graphs
 
 SHAPE = (6, 3, 8, 8)
@@ -128,35 +129,24 @@ def test_files_that_are_no_archives_are_refused(name: str, tmp_path: Path) -> No
     assert str(path) in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("count", "size", "limit"), [(6, 4, 16), (6, 6, 6), (40, 8, 16), (1, 8, 16), (5, 2, 3)])
-def test_batches_are_the_samples_in_order(count: int, size: int, limit: int) -> None:
-    x = images(count)
-    parts = [feeds["x"] for feeds in batches(model(), {"x": x}, size=size, limit=limit)]
-    together = np.concatenate(parts)
-    np.testing.assert_array_equal(together, x[: len(together)])
-    assert min(count, limit) <= len(together) <= min(count, limit + size - 1)
-    assert all(len(p) == size for p in parts[:-1]) and 0 < len(parts[-1]) <= size
+def test_more_samples_than_wanted_are_spread_over_all_in_their_order(tmp_path: Path) -> None:
+    x = np.zeros((100, *SHAPE[1:]), np.float32) + np.arange(100, dtype=np.float32)[:, None, None, None]
+    found = read_npz(model(), archive(tmp_path, x=x), 10, 0)
+    rows = found.sets[0]["x"][:, 0, 0, 0]
+    assert (rows // 10).tolist() == list(range(10)) and found.about == {"samples": 10, "of": 100}
+    whole = read_npz(model(4), archive(tmp_path, x=x), 10, 0).sets[0]["x"][:, 0, 0, 0]
+    assert len(whole) == 12 and all((whole[n : n + 4] == whole[n] + np.arange(4)).all() for n in (0, 4, 8))
 
 
-@pytest.mark.parametrize("batch", [1, 3, "N"])
-def test_the_model_runs_on_every_batch(batch: int | str) -> None:
-    held = model(batch)
-    sizes = {len(run(held, feeds)["y"]) for feeds in batches(held, {"x": images(6)}, size=2)}
-    assert sizes == {batch if isinstance(batch, int) else 2}
-
-
-def test_inputs_without_a_common_number_of_samples_are_one_batch() -> None:
-    feeds = {"x": images(6), "scale": np.ones(3, np.float32)}
-    assert list(batches(model(), feeds)) == [feeds]
-
-
-def test_inputs_without_axes_go_to_every_batch() -> None:
-    proto = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 2] x, float s) => (float[N, 2] y) { y = Mul (x, s) }'
+def test_text_and_types_that_numpy_lacks_come_back_as_they_were(tmp_path: Path) -> None:
+    text = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (string[N] x, bfloat16[N] b) => (string[N] y) { y = Identity (x) }'
     )
-    held = graphs.loaded(proto)
-    feeds = {"x": np.ones((4, 2), np.float32), "s": np.array(3, np.float32)}
-    parts = list(batches(held, feeds, size=2))
-    assert len(parts) == 2
-    for part in parts:
-        np.testing.assert_array_equal(run(held, part)["y"], np.full((2, 2), 3))  # 1 x 3 is exact
+    held = graphs.loaded(text)
+    words, small = np.array(["a", "longer"]), np.array([1.5, 2], ml_dtypes.bfloat16)
+    found = load_npz(held, archive(tmp_path, x=words, b=small))
+    assert found["x"].dtype == object and found["x"].tolist() == ["a", "longer"]
+    assert found["b"].dtype == small.dtype and (found["b"] == small).all()
+    assert load_npz(held, archive(tmp_path, x=words.astype("S"), b=small))["x"].tolist() == ["a", "longer"]
+    with pytest.raises(DataError, match="'x' is int64, the model's input is text"):
+        load_npz(held, archive(tmp_path, x=np.arange(2), b=small))

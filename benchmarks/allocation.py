@@ -1,0 +1,125 @@
+"""Where to cut: a trained ResNet pruned to half of its MACs, by how groups share the cut and in how many rounds.
+
+    python benchmarks/allocation.py [--shared FOLDER] [--only GLOB] [--out FILE]
+    python benchmarks/allocation.py --markdown
+
+Scores, curves and weights are fitted to 256 training images, drawn by seed 0; the 10,000 test images measure the
+result, before and after recovery. Seconds include scores, curves and rounds. The curves of every criterion go to
+OUT.CRITERION.svg. An interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import THREADS, accuracy, images
+from latency import arguments, recorded
+from li2016 import markdown_table
+
+from onnxprune import runtime
+from onnxprune.cost import cost
+from onnxprune.importance import Evidence, Scores, score
+from onnxprune.model import load
+from onnxprune.normalise import normalise
+from onnxprune.pipeline import Options
+from onnxprune.pipeline.steps import SteppedPlans
+from onnxprune.plan import Limits, Sharing, Target, across, plan, uniform
+from onnxprune.progress import silent
+from onnxprune.recover import recover
+from onnxprune.report.svg import curves_svg
+from onnxprune.rewrite import rewrite
+from onnxprune.sensitivity import Curves, Question, Record, analyse, by_sensitivity, content
+from onnxprune.trace import Dependencies, trace
+
+RESULTS = Path(__file__).resolve().parent / "results" / "allocation.json"
+COMMAND = "python benchmarks/allocation.py --shared ../shared"
+MODEL, SAMPLES, BATCH, SEED, MACS = "resnet56_legacy_bn.onnx", 256, 32, 0, 0.5
+CRITERIA, ALLOCATIONS, STEPS = ("l1", "reconstruction"), ("auto", "uniform", "global", "sensitivity"), (1, 2, 4)
+HEADERS = ["criterion", "allocation", "rounds", "without recovery", "recovered", "seconds"]
+
+
+def jobs() -> Iterator[tuple[str, str, int]]:
+    """Criterion, allocation and rounds of every row."""
+    yield from ((c, a, 1) for c in CRITERIA for a in ALLOCATIONS)
+    yield from (
+        (c, a, n) for n in STEPS[1:] for c, a in (("l1", "sensitivity"), ("l1", "auto"), ("reconstruction", "auto"))
+    )
+
+
+def curves(dependencies: Dependencies, scores: Scores, question: Question, out: Path) -> Curves:
+    """The curves of a criterion, measured or read from the file that an earlier row wrote; as a picture, too."""
+    name = out.with_suffix(f".{scores.criterion}")
+    record = Record.opened(Path(f"{name}.curves.json"), {"model": content(dependencies.model), "images": SAMPLES})
+    found = analyse(dependencies, scores, question, record, model="ResNet-56", threads=THREADS)
+    Path(f"{name}.svg").write_text(curves_svg(found), encoding="utf-8")
+    return found
+
+
+def measure(shared: Path, out: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    """One row."""
+    criterion, allocate, steps = job
+    x, y = images(shared, "cifar10_train_10k.npz")
+    order = np.random.default_rng(SEED).permutation(len(x))[:SAMPLES]
+    batches = [{"input": x[order[i : i + BATCH]]} for i in range(0, SAMPLES, BATCH)]
+    dependencies, began = trace(normalise(load(shared / "cifar10" / MODEL))), time.perf_counter()
+    rescore: Callable[[Dependencies], Scores] = partial(
+        score, criterion=criterion, evidence=Evidence(batches, threads=THREADS, seed=SEED)
+    )
+    scores = rescore(dependencies)
+    question = Question(batches, labels=y[order].astype(np.int64))
+    sharings: Mapping[str, Callable[[], Sharing | None]] = {
+        "auto": lambda: None,
+        "uniform": lambda: uniform(dependencies),
+        "global": lambda: across(dependencies, scores),
+        "sensitivity": lambda: by_sensitivity(curves(dependencies, scores, question, out)),
+    }
+    sharing, target = sharings[allocate](), Target(macs=MACS)
+    if steps == 1:
+        chosen = plan(dependencies, scores, target, None, sharing)
+    else:
+        how = Limits(), Options(threads=THREADS, steps=steps), sharing, batches, rescore, silent, True
+        chosen = SteppedPlans(dependencies, scores, target, *how)(())
+    removed = chosen.removed(dependencies)
+    pruned = rewrite(dependencies, removed)
+    model = recover(dependencies, removed, pruned, batches, threads=THREADS, seed=SEED).model
+    seconds = round(time.perf_counter() - began, 1)
+    left = cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
+    row = {"criterion": criterion, "allocation": allocate, "steps": steps, "macs": left, "seconds": seconds}
+    return row | {"pruned": accuracy(pruned, *test), "recovered": accuracy(model, *test)}
+
+
+def markdown(held: Mapping[str, Any]) -> str:
+    """The table."""
+    rows = []
+    for r in held["records"]:
+        figures = (f"{100 * r[key]:.2f}" for key in ("pruned", "recovered"))
+        rows.append([r["criterion"], r["allocation"], str(r["steps"]), *figures, f"{r['seconds']:.0f}"])
+    return str(markdown_table([HEADERS, *rows]))
+
+
+def main() -> None:
+    """Run what is missing, or print the table."""
+    given = arguments(__doc__, RESULTS).parse_args()
+    held = recorded(given.out)
+    if given.markdown:
+        print(markdown(held))
+        return
+    test, records = images(given.shared, "cifar10_test.npz"), held.get("records", [])
+    for job in jobs():
+        done = any((r["criterion"], r["allocation"], r["steps"]) == job for r in records)
+        if fnmatchcase("/".join(map(str, job)), given.only) and not done:
+            records.append(measure(given.shared, given.out, job, test))
+            print(records[-1], flush=True)
+            found = {"command": COMMAND, "environment": runtime.environment(), "records": records}
+            given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
