@@ -35,6 +35,11 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
         ["--threshold", "0.1", "--ratio", "0.3"],
         "--ratio and --threshold contradict each other; give one target",
     ),
+    "a threshold along curves": (
+        ["--threshold", "0.5", "--allocate", "redundancy"],
+        "--threshold and --allocate redundancy contradict each other",
+    ),
+    "a threshold in rounds": (["--threshold", "0.5", "--steps", "2"], "--steps needs a target in MACs, parameters or"),
     "nothing below the threshold": (["--threshold", "0.0001"], "the plan removes nothing"),
     "allocate": (
         ["--allocate", "fairly"],

@@ -39,13 +39,13 @@ def check_steps(options: Options, target: Target | None, limits: Limits) -> None
     """Refuse rounds where the way to the target is not one that can be cut in parts.
 
     Raises:
-        PlanError: The target is a time, or there is none, or shares of the original widths are limited.
+        PlanError: The target is a time or a threshold, or there is none, or shares of the original widths are limited.
     """
     if options.steps < 1:
         raise PlanError(f"--steps {options.steps} is not a positive number", remedy="e.g. --steps 3")
     if options.steps == 1:
         return
-    if target is None or target.timed:
+    if target is None or target.timed or target.threshold is not None:
         raise PlanError("--steps needs a target in MACs, parameters or channels", remedy=ALONE)
     if options.criterion != "auto" and criterion_of(options.criterion).needs == "gradients":
         raise PlanError("--steps cannot compute gradients anew", remedy="leave --steps out, or use another criterion")

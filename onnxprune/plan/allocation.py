@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxprune.trace import Dependencies
 
 Floats = NDArray[np.float64]
-UNIFORM = "uniform"
+UNIFORM, GLOBAL = "uniform", "global"  # the names that a threshold has a meaning for
 
 
 class Sharing(Protocol):

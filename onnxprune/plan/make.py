@@ -13,7 +13,7 @@ from onnxprune.cost import cost
 from onnxprune.errors import PlanError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
-from onnxprune.plan.allocation import UNIFORM, Sharing
+from onnxprune.plan.allocation import GLOBAL, UNIFORM, Sharing
 from onnxprune.plan.budget import least_error
 from onnxprune.plan.choose import Chooser, assemble, chooser_of
 from onnxprune.plan.document import Plan
@@ -42,9 +42,12 @@ def plan(
 
     Raises:
         UnprunableError: Nothing in the model can be removed.
-        PlanError: The target is out of reach under the limits.
+        PlanError: The target is out of reach under the limits, or a threshold and an allocation contradict each other.
     """
     limits, target = limits or Limits(), target or Target()
+    if target.threshold is not None and allocation is not None and allocation.name not in (UNIFORM, GLOBAL):
+        what = f"--threshold and --allocate {allocation.name} contradict each other: the threshold says what goes where"
+        raise PlanError(what, remedy="give one of them")
     chooser = chooser_of(dependencies, scores, limits, allocation)
     chosen = assemble(chooser, target, search(chooser, target))
     if target.threshold is None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.importance import Scores
+from onnxprune.plan.allocation import GLOBAL
 from onnxprune.plan.rows import equal, mean_of_bundles, tabulate
 from onnxprune.trace import Dependencies
 
@@ -32,7 +33,7 @@ class Ranking:
     """
 
     before: Sequence[Floats]
-    name: str = "global"
+    name: str = GLOBAL
     ceiling: float = CEILING
 
     def share(self, group: int, level: float) -> Floats:

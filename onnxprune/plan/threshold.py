@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxprune.labels import Ids
+from onnxprune.plan.allocation import GLOBAL
 from onnxprune.plan.choose import Chooser, Floats, Option
 from onnxprune.plan.ranking import Ranking
 
@@ -54,7 +55,7 @@ def relative(chooser: Chooser) -> Floats:
     """
     dependencies, scores = chooser.dependencies, chooser.scores
     found = np.zeros(dependencies.unit_count)
-    if chooser.sharing.name == "global":
+    if chooser.sharing.name == GLOBAL:
         highest = max(float(norm.max()) for norm in chooser.norm)
         for group, norm in zip(chooser.groups, chooser.norm, strict=True):
             found[group.units] = norm / highest if highest > 0 else 0.0
