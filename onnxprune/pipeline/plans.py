@@ -178,7 +178,9 @@ def nothing_removed(chosen: Plan) -> PlanError:
     """The error for a plan that leaves everything whole, with its most frequent note."""
     notes = [g.note for g in chosen.groups if g.note]
     why = f": {max(set(notes), key=notes.count)}" if notes else ""
-    return PlanError(f"the plan removes nothing{why}", remedy="ask for a larger ratio, or a smaller --align")
+    return PlanError(
+        f"the plan removes nothing{why}", remedy="ask for a larger ratio or threshold, or a smaller --align"
+    )
 
 
 def not_all(isolated: Mapping[str, str]) -> VerificationError:

@@ -3,6 +3,10 @@
 A step takes a few channels of one group, those that a criterion ranks lowest; the group's graph is built again without
 them, and the next step goes to the group whose graph is now the most redundant (`importance.redundancy`). What goes of
 a group first is fixed by its ranking, so each group's scores are found once, and the steps merged.
+
+Where the filters that go are the ones unlike all others, the rest only gets more redundant, and the next step would be
+from the same group until nothing is left of it. So a group that is down to as many filters as it had different ones (by
+the same weighted number) waits until all groups are; from then on, those that are least below it go first.
 """
 
 from __future__ import annotations
@@ -45,11 +49,24 @@ def redundancy(dependencies: Dependencies, scores: Scores | None = None) -> Allo
 
 
 def curve(distances: Floats, near: float) -> list[tuple[int, float]]:
-    """What a group has lost and how redundant the rest is, step by step, what goes first in front."""
+    """What a group has lost, and when its next step is due: the lower, the sooner.
+
+    Up to 1 that is the score of its graph; above 1, the group is below the number of its different filters.
+
+    Args:
+        distances: Between the group's units, what goes first in front. Shape (units, units).
+        near: At what distance they are joined.
+    """
     size = len(distances)
     step = max(1, -(-size // STEPS))
     joined = distances <= near
-    return [(gone, score_of(joined[gone:, gone:])) for gone in range(0, max(1, size - 1), step)]
+    different = score_of(joined) * size
+    found = []
+    for gone in range(0, max(1, size - 1), step):
+        left = size - gone
+        enough = left > different + 1e-9  # rounding of the product
+        found.append((gone, score_of(joined[gone:, gone:]) if enough else 2 - left / different))
+    return found
 
 
 def merged(sizes: list[int], curves: list[list[tuple[int, float]]]) -> tuple[Floats, Floats]:

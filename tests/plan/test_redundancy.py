@@ -53,10 +53,22 @@ def test_steps_are_merged_lowest_score_first() -> None:
 
 
 def test_a_graph_is_built_again_without_what_went() -> None:
-    """Three equal filters and two others: 3 different of 5, then 3 of 4, then 3 of 3."""
+    """Three equal filters and two others: 3 different of 5, then 3 of 4, then 3 of 3, and then there are too few."""
     apart = np.full((5, 5), np.sqrt(2)) - np.sqrt(2) * np.eye(5)
     apart[:3, :3] = 0
-    assert curve(apart, 0.1) == [(0, 3 / 5), (1, 3 / 4), (2, 1.0), (3, 1.0)]
+    assert curve(apart, 0.1) == [(0, 3 / 5), (1, 3 / 4), (2, 1.0), (3, 2 - 2 / 3)]
+
+
+def test_no_group_falls_below_its_different_filters_while_another_is_above() -> None:
+    """Filters unlike all others go first here: the graph that is left only gets more redundant, down to one filter."""
+    apart = np.full((8, 8), np.sqrt(2)) * (1 - np.eye(8))
+    apart[5:, 5:] = 0  # 5 different ones, then 3 equal ones: 6 in all
+    other = np.full((8, 8), np.sqrt(2)) * (1 - np.eye(8))
+    other[6:, 6:] = 0  # 7 different filters
+    levels, ratios = merged([8, 8], [curve(apart, 0.1), curve(other, 0.1)])
+    gone = ratios * 8
+    first = np.flatnonzero(gone[0] > 8 - 6)[0]
+    assert gone[1, first] >= 8 - 7 and (np.diff(levels) > 0).all()
 
 
 @pytest.mark.parametrize("size", [1, 2, 31, 100])
