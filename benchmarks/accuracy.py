@@ -111,13 +111,13 @@ def markdown(held: Mapping[str, Any]) -> str:
         for cut in CUTS:
             mine = [r for r in rows if (r["model"], r["cut"], r["samples"]) == (model, cut, SAMPLES)]
             table.append([model, f"{cut:.1%}", *(cell([r for r in mine if r["method"] == m]) for m in METHODS)])
-    curve = [["calibration images", "accuracy", "seconds"]]
+    curve = [["calibration images", "accuracy"]]
     for n in sorted((*CURVE, SAMPLES)):
         mine = [
             r for r in rows if (r["model"], r["cut"], r["method"], r["samples"]) == ("ResNet-56", 0.5, METHODS[-1], n)
         ]
         if mine:
-            curve.append([f"{n:,}", cell(mine), f"{np.median([r['seconds'] for r in mine]):.0f}"])
+            curve.append([f"{n:,}", cell(mine)])
     return f"{markdown_table(table)}\n\n{markdown_table(curve)}"
 
 

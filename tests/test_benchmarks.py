@@ -30,6 +30,7 @@ import latency  # noqa: E402
 import li2016  # noqa: E402
 import macs  # noqa: E402
 import scaling  # noqa: E402
+import wild  # noqa: E402
 
 
 @pytest.mark.parametrize("name", li2016.NETWORKS)
@@ -127,7 +128,10 @@ def test_a_resnet50_keeps_the_promises(tmp_path: Path) -> None:
         assert peaks["rewrite"] < 2.0
 
 
-@pytest.mark.parametrize("script", [accuracy, gpu, li2016, scaling, large, latency, macs], ids=lambda s: s.__name__)
+SHOWN = [accuracy, gpu, li2016, scaling, large, latency, macs, wild]
+
+
+@pytest.mark.parametrize("script", SHOWN, ids=lambda s: s.__name__)
 def test_the_readme_shows_the_committed_figures(script: Any) -> None:
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert script.markdown(json.loads(script.RESULTS.read_text(encoding="utf-8"))) in readme

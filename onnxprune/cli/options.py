@@ -46,8 +46,9 @@ Allocate = Annotated[
     typer.Option(
         metavar="|".join(pipeline.ALLOCATIONS),
         help="How groups share the cut. uniform: all lose the same share. global: all units compete. sensitivity: by "
-        "what the outputs lose when each group is cut alone, measured on --data. auto: where it costs least if scores "
-        "are errors and the target is --macs, else uniform.",
+        "what the outputs lose when each group is cut alone, measured on --data. redundancy: the layer whose filters "
+        "are most alike loses first. auto: where it costs least if scores are errors and the target is --macs, else "
+        "uniform.",
     ),
 ]
 Sensitivity = Annotated[

@@ -71,10 +71,11 @@ class Produced:
 def merge(task: Task) -> tuple[Model, list[Layer]]:
     """Give what readers took from a removed filter to the most similar kept one, without data.
 
-    Kim et al. 2020, arXiv 2010.13160, sections 3.2 and 3.3: the most similar filter by cosine, as BatchNormalization
-    scales it. Two things differ: its scale is the ratio of norms times the cosine, which leaves the least error where
-    inputs are white; and where BatchNormalization tells what channels are on average (`recover.expected`), the readers
-    are shifted by what that leaves, instead of looking for filters that add the same constant.
+    Kim et al. 2020, arXiv 2010.13160, sections 3.2 and 3.3: the most similar filter by cosine, the ratio of norms as
+    its scale, both of filters as BatchNormalization scales them. One thing differs: where BatchNormalization tells what
+    channels are on average (`recover.expected`), the readers are shifted by what is still missing, instead of looking
+    for filters that add the same constant. The ratio of norms times the cosine has the smaller error for white inputs,
+    but channels that vary too little, which adds up in deep networks: 71% against 86% of ResNet-56 at 27.6%.
     """
     dependencies, layers = task.dependencies, []
     pruned = copied(task.pruned)
@@ -165,7 +166,7 @@ def paired(dependencies: Dependencies, group: Group, gone: np.ndarray, heads: Ma
     best = cosines.argmax(axis=1)
     into, most = kept[best], cosines[np.arange(lost.size), best]
     ratio = np.divide(norms[lost], norms[into], out=np.zeros(lost.size), where=norms[into] > 0)
-    return Pairs(group, lost, into, np.where(most > ALIKE, ratio * most, 0.0))
+    return Pairs(group, lost, into, np.where(most > ALIKE, ratio, 0.0))
 
 
 def effective(dependencies: Dependencies, group: Group, heads: Mapping[str, Produced]) -> Floats | None:

@@ -53,3 +53,31 @@ def test_a_layer_that_cannot_be_shifted_is_not() -> None:
     update = solved(moments(x, r), 0.0, intercept=False)[0]
     assert not update[-1].any()
     assert np.allclose(update[:-1], np.linalg.lstsq(x[:, 0], r, rcond=None)[0], atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("sites", [12, 40])
+def test_heavy_tails_and_few_sites_do_no_harm_where_it_is_judged(seed: int, sites: int) -> None:
+    """More inputs than sites, and noise without a variance: what is delivered is no worse on sites held out."""
+    rng = np.random.default_rng(seed)
+    x, r = rng.standard_t(1.5, (sites, 1, 30)), rng.standard_t(1.1, (sites, 2))
+    half = sites // 2
+    fit, held, weight = moments(x[:half], r[:half]), moments(x[half:], r[half:]), np.ones((1, 2))
+    found = best_update(fit, held, weight)
+    if found is None:
+        return
+    assert found.after < found.before
+    for matrix in (found.matrix, found.part):
+        assert (weight * held.change(matrix)).sum() <= (found.after - found.before) * (1 - 1e-9)  # rounding
+
+
+def test_a_penalty_that_sites_held_out_enlarge_does_not_undo_what_they_approved() -> None:
+    """One huge input among them, which explains nothing, makes the penalty on all weights grow."""
+    b = np.array([1.0, -1, 2, -2, 1, -1, 2, -2])
+    a = np.array([0.0, 0, 0, 0, 0, 0, 0, 1e5])
+    x, r = np.stack([a, b], axis=1)[:, None], b[:, None] * (a == 0)[:, None]
+    fit, held = moments(x[:4], r[:4]), moments(x[4:], r[4:] + np.where(a[4:, None] > 0, b[4:, None], 0))
+    found = best_update(fit, held, np.ones((1, 1)))
+    assert found is not None and found.after < 0.01 * found.before  # the second input is what is missing
+    assert found.matrix is found.part
+    assert held.change(solved(fit + held, found.ridge)).sum() > 0.5 * (found.after - found.before)

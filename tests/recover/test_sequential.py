@@ -178,3 +178,19 @@ def test_values_that_are_no_numbers_spoil_nothing() -> None:
     given[0]["x"][0, 0, 0, 0] = np.nan
     found = recover(dependencies, removed, pruned, given)
     assert all(np.isfinite(w).all() for w in found.model.weights.values())
+
+
+@pytest.mark.parametrize("method", ["ridge", "statistics", "bias"])
+@pytest.mark.parametrize("name", ["chain", "residual", "flattened", "mlp"])
+def test_few_samples_with_heavy_tails_make_no_layer_worse(name: str, method: str) -> None:
+    dependencies = graphs.traced(graphs.ALL[name]())
+    removed, rng = half(dependencies), np.random.default_rng(0)
+    shape = batches(dependencies, 1)[0]["x"].shape[1:]
+    given = [{"x": rng.standard_t(1.2, (1, *shape)).astype(np.float32)} for _ in range(8)]
+    pruned = rewrite(dependencies, removed)
+    found = recover(dependencies, removed, pruned, given, method=method)
+    assert found.layers
+    for layer in found.layers:
+        assert layer.after <= layer.before if layer.method else layer.note and layer.after == layer.before
+    sides = found.before["relative_l2"], found.after["relative_l2"]
+    assert found.model is pruned if found.note else sides[1] <= sides[0]
