@@ -63,6 +63,7 @@ def environment() -> dict[str, str]:
 def answer_in(worker: str, script: Path, answer: Path, arguments: str) -> None:
     """What the fresh process does: write what the worker gives, or what is wrong, as JSON."""
     module, _, name = worker.partition(":")
+    sys.dont_write_bytecode = True  # nothing is left beside the user's script
     try:
         held: dict[str, Any] = {"value": getattr(import_module(module), name)(script, **json.loads(arguments))}
     except DataError as error:

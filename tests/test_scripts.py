@@ -80,3 +80,11 @@ def test_an_interrupted_script_says_nothing(tmp_path: Path, capfd: pytest.Captur
     with pytest.raises(DataError, match="exit code 130"):
         ask(worker, script, {"word": ""}, "")
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_left_beside_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    (tmp_path / "beside.py").write_text("word = 'yes'\n")
+    (tmp_path / "s.py").write_text("import beside\n\n\ndef answer(word): return beside.word\n")
+    ask(worker, tmp_path / "s.py", {"word": ""}, "")
+    assert {path.name for path in tmp_path.iterdir()} == {"beside.py", "s.py"}
