@@ -12,15 +12,13 @@ same ratio in the first layer of every block and the residual stream left whole 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import arguments, recorded
+from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
 from onnxprune import runtime
@@ -41,6 +39,7 @@ SEEDS = (0, 1, 2)
 SAMPLES, CURVE = 1024, (32, 64, 128, 256, 512, 2048)  # calibration images; the curve is of one cut
 METHODS = ("l1", "l1, recovered", "reconstruction", "reconstruction, recovered")
 THREADS = 2
+KEYS = ("model", "cut", "method", "seed", "samples")
 BATCH = 64
 
 
@@ -89,7 +88,7 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
         model = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
     seconds = round(time.perf_counter() - began, 1)
     macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
-    row = dict(zip(("model", "cut", "method", "seed", "samples"), job, strict=True))
+    row = dict(zip(KEYS, job, strict=True))
     return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "seconds": seconds}
 
 
@@ -128,16 +127,14 @@ def main() -> None:
     if given.markdown:
         print(markdown(held))
         return
-    test, records, dense = images(given.shared, "cifar10_test.npz"), held.get("records", []), held.get("dense", {})
-    keys = ("model", "cut", "method", "seed", "samples")
-    for job in jobs():
-        if fnmatchcase(job[0], given.only) and not any(tuple(r[k] for k in keys) == job for r in records):
-            if job[0] not in dense:
-                dense[job[0]] = accuracy(load(given.shared / "cifar10" / MODELS[job[0]]), *test)
-            records.append(measure(given.shared, job, test))
-            print(records[-1], flush=True)
-            found = {"command": COMMAND, "environment": runtime.environment(), "dense": dense, "records": records}
-            given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    test, dense = images(given.shared, "cifar10_test.npz"), held.get("dense", {})
+
+    def measured(job: tuple[str, float, str, int, int]) -> dict[str, Any]:
+        if job[0] not in dense:
+            dense[job[0]] = accuracy(load(given.shared / "cifar10" / MODELS[job[0]]), *test)
+        return measure(given.shared, job, test)
+
+    carry_on_jobs(given, COMMAND, KEYS, jobs(), measured, dense=dense)
 
 
 if __name__ == "__main__":

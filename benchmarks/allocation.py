@@ -10,20 +10,17 @@ OUT.CRITERION.svg. An interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accuracy import THREADS, accuracy, images
-from latency import arguments, recorded
+from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune import runtime
 from onnxprune.cost import cost
 from onnxprune.importance import Evidence, Scores, score
 from onnxprune.model import load
@@ -42,6 +39,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "allocation.json"
 COMMAND = "python benchmarks/allocation.py --shared ../shared"
 MODEL, SAMPLES, BATCH, SEED, MACS = "resnet56_legacy_bn.onnx", 256, 32, 0, 0.5
 CRITERIA, ALLOCATIONS, STEPS = ("l1", "reconstruction"), ("auto", "uniform", "global", "sensitivity"), (1, 2, 4)
+KEYS = ("criterion", "allocation", "steps")
 HEADERS = ["criterion", "allocation", "rounds", "without recovery", "recovered", "seconds"]
 
 
@@ -107,18 +105,12 @@ def markdown(held: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run what is missing, or print the table."""
     given = arguments(__doc__, RESULTS).parse_args()
-    held = recorded(given.out)
     if given.markdown:
-        print(markdown(held))
+        print(markdown(recorded(given.out)))
         return
-    test, records = images(given.shared, "cifar10_test.npz"), held.get("records", [])
-    for job in jobs():
-        done = any((r["criterion"], r["allocation"], r["steps"]) == job for r in records)
-        if fnmatchcase("/".join(map(str, job)), given.only) and not done:
-            records.append(measure(given.shared, given.out, job, test))
-            print(records[-1], flush=True)
-            found = {"command": COMMAND, "environment": runtime.environment(), "records": records}
-            given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    test = images(given.shared, "cifar10_test.npz")
+    measured = partial(measure, given.shared, given.out, test=test)
+    carry_on_jobs(given, COMMAND, KEYS, jobs(), measured, lambda job: "/".join(map(str, job)))
 
 
 if __name__ == "__main__":

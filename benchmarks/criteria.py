@@ -13,19 +13,16 @@ test images, before recovery and behind it (ridge), with 256 unlabelled training
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accuracy import MODELS, THREADS, accuracy, images
-from latency import arguments, recorded
+from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune import runtime
 from onnxprune.errors import OnnxpruneError
 from onnxprune.importance import CRITERIA, Evidence, Scores, score
 from onnxprune.model import load
@@ -47,6 +44,7 @@ ELSEWHERE = {
     "bn-scale": ("global",),
     "flap": ("global",),
 }
+KEYS = ("criterion", "allocate", "seed")
 SEEDS = {"random": (0, 1, 2)}
 
 
@@ -83,7 +81,7 @@ def measure(shared: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.
         removed = planned(dependencies, scores, allocate, skip).removed(dependencies)
     model = rewrite(dependencies, removed)
     better = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
-    row = dict(zip(("criterion", "allocate", "seed"), job, strict=True))
+    row = dict(zip(KEYS, job, strict=True))
     return row | {"accuracy": accuracy(model, *test), "recovered": accuracy(better, *test)}
 
 
@@ -111,24 +109,19 @@ def markdown(held: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run what is missing, or print the table."""
     given = arguments(__doc__, RESULTS).parse_args()
-    held = recorded(given.out)
     if given.markdown:
-        print(markdown(held))
+        print(markdown(recorded(given.out)))
         return
-    test, records = images(given.shared, "cifar10_test.npz"), held.get("records", [])
-    for job in jobs():
-        if not fnmatchcase(job[0], given.only) or any(
-            (r["criterion"], r["allocate"], r["seed"]) == job for r in records
-        ):
-            continue
+    test = images(given.shared, "cifar10_test.npz")
+
+    def measured(job: tuple[str, str, int]) -> dict[str, Any] | None:
         try:
-            records.append(measure(given.shared, job, test))
+            return measure(given.shared, job, test)
         except OnnxpruneError as error:  # one that cannot be had at this target is told, and no row
             print(job, error, flush=True)
-            continue
-        print(records[-1], flush=True)
-        found = {"command": COMMAND, "environment": runtime.environment(), "records": records}
-        given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+            return None
+
+    carry_on_jobs(given, COMMAND, KEYS, jobs(), measured)
 
 
 if __name__ == "__main__":

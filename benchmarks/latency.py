@@ -22,7 +22,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -380,6 +380,37 @@ def carry_on(given: argparse.Namespace, command: str, measured: Callable[[str, P
             inside = [records[n] for n in MODELS if n in records]
             found = {"command": command, "environment": runtime.environment(), "records": inside}
             given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+
+def carry_on_jobs(
+    given: argparse.Namespace,
+    command: str,
+    keys: Sequence[str],
+    jobs: Iterable[tuple[Any, ...]],
+    measured: Callable[[Any], dict[str, Any] | None],
+    name: Callable[[Any], str] = lambda job: str(job[0]),
+    **beside: Any,
+) -> None:
+    """Measure the jobs that have no record yet; every record is kept at once.
+
+    Args:
+        given: Options.
+        command: What the results came from.
+        keys: A record's entries that say which job it is of.
+        jobs: All that should be measured, in order.
+        measured: Gives the record of a job; None where it cannot be had.
+        name: What `--only` is matched against; by default the first part of a job.
+        beside: What else is written; it may change while jobs are measured.
+    """
+    records = recorded(given.out).get("records", [])
+    for job in jobs:
+        done = any(tuple(r[k] for k in keys) == job for r in records)
+        if done or not fnmatchcase(name(job), given.only) or (row := measured(job)) is None:
+            continue
+        records.append(row)
+        print(row, flush=True)
+        found = {"command": command, "environment": runtime.environment(), **beside, "records": records}
+        given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 def recorded(path: Path) -> dict[str, Any]:

@@ -11,18 +11,16 @@ stream's too. An interrupted run goes on where it was.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import arguments, recorded
+from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune import runtime
 from onnxprune.cost import cost
 from onnxprune.fidelity import fidelity
 from onnxprune.importance import Evidence, score
@@ -56,6 +54,7 @@ METHODS = ("l1", "l1, recovered", "reconstruction", "reconstruction, recovered")
 FITTED, HELD = 128, 32  # images to fit to, and to measure by
 OPEN = 224  # pixels where the model leaves the size open
 THREADS, BATCH = 2, 16
+KEYS = ("model", "cut", "method")
 Batches = list[dict[str, np.ndarray]]
 
 
@@ -96,7 +95,7 @@ def measure(path: Path, job: tuple[str, float, str], given: tuple[Batches, Batch
     seconds = round(time.perf_counter() - began, 1)
     macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
     error = fidelity(dependencies.model, model, given[1], threads=THREADS)["relative_l2"]
-    row = dict(zip(("model", "cut", "method"), job, strict=True))
+    row = dict(zip(KEYS, job, strict=True))
     return row | {"macs_cut": macs, "error": error, "seconds": seconds, "notes": notes}
 
 
@@ -120,23 +119,21 @@ def markdown(held: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run what is missing, or print the table."""
     given = arguments(__doc__, RESULTS).parse_args()
-    held = recorded(given.out)
     if given.markdown:
-        print(markdown(held))
+        print(markdown(recorded(given.out)))
         return
     train, test = (np.load(given.shared / "cifar10" / f"cifar10_{n}.npz")["x"] for n in ("train_10k", "test"))
-    records, shown = held.get("records", []), dict[str, tuple[Batches, Batches]]()
-    for job in jobs():
-        if not fnmatchcase(job[0], given.only) or any((r["model"], r["cut"], r["method"]) == job for r in records):
-            continue
-        file, *scale = MODELS[job[0]]
-        path = given.shared / "wild" / file
-        if job[0] not in shown:
-            shown = {job[0]: (batches(load(path), train, FITTED, *scale), batches(load(path), test, HELD, *scale))}
-        records.append(measure(path, job, shown[job[0]]))
-        print(records[-1], flush=True)
-        found = {"command": COMMAND, "environment": runtime.environment(), "records": records}
-        given.out.write_text(json.dumps(found) + "\n", encoding="utf-8")
+
+    @lru_cache(maxsize=1)
+    def shown(name: str) -> tuple[Batches, Batches]:
+        file, *scale = MODELS[name]
+        model = load(given.shared / "wild" / file)
+        return batches(model, train, FITTED, *scale), batches(model, test, HELD, *scale)
+
+    def measured(job: tuple[str, float, str]) -> dict[str, Any]:
+        return measure(given.shared / "wild" / MODELS[job[0]][0], job, shown(job[0]))
+
+    carry_on_jobs(given, COMMAND, KEYS, jobs(), measured)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, Samples, read
 from onnxprune.errors import DataError, RuntimeUnavailable
 from onnxprune.importance import CRITERIA, criterion_of, load_gradients
+from onnxprune.importance.registry import Needs
 from onnxprune.model import Array, Model, is_float
 from onnxprune.pipeline.options import Options
 from onnxprune.progress import Observer, silent
@@ -45,12 +46,12 @@ def read_samples(model: Model, options: Options, observe: Observer = silent, *, 
 
 def fits(options: Options) -> bool:
     """Whether anything is fitted to samples."""
-    return options.recover is not False or needs_samples(options)
+    return options.recover is not False or needs(options) == "samples"
 
 
-def needs_samples(options: Options) -> bool:
-    """Whether the criterion that was asked for looks at samples."""
-    return options.criterion != "auto" and criterion_of(options.criterion).needs == "samples"
+def needs(options: Options) -> Needs:
+    """What the criterion that was asked for has to look at; `auto` makes do with weights."""
+    return "weights" if options.criterion == "auto" else criterion_of(options.criterion).needs
 
 
 def sample(model: Model, options: Options, samples: Samples | None) -> Samples:
@@ -83,7 +84,7 @@ def calibration(model: Model, options: Options, samples: Samples | None) -> list
     Raises:
         DataError: What was asked for needs more.
     """
-    fitted = needs_samples(options)
+    fitted = needs(options) == "samples"
     asked = wanted(options) or fitted
     if samples is None:
         if asked:
@@ -108,7 +109,7 @@ def loss_gradients(options: Options) -> Mapping[str, Array]:
     """
     if options.gradients is None:
         return {}
-    if options.criterion == "auto" or criterion_of(options.criterion).needs != "gradients":
+    if needs(options) != "gradients":
         names = " or ".join(sorted(name for name, entry in CRITERIA.items() if entry.needs == "gradients"))
         what = f"criterion '{options.criterion}' does not look at gradients"
         raise DataError(what, where=str(options.gradients), remedy=f"use --criterion {names}, or leave --gradients out")
@@ -124,18 +125,6 @@ def wanted(options: Options) -> bool:
     if options.recovery == "auto":
         return bool(options.recover) and options.data is not None
     return options.recover is not False and method_of(options.recovery).needs == "samples"
-
-
-def recovery(options: Options, samples: bool) -> str | None:
-    """The method that weights are recovered by; None where they are left as they are.
-
-    Without samples it has to be asked for: nothing tells whether the result is nearer to the dense model.
-    """
-    if options.recover is False:
-        return None
-    if options.recovery != "auto":
-        return options.recovery
-    return "ridge" if samples else ("merge" if options.recover else None)
 
 
 def timing_feeds(model: Model, samples: Samples, options: Options) -> Feeds:

@@ -20,14 +20,14 @@ from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.allocate import Case, allocation, check_allocation
 from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as
-from onnxprune.pipeline.inputs import recovery, sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.pipeline.ranked import ranked, ranked_by
+from onnxprune.pipeline.recovered import recovered
 from onnxprune.pipeline.steps import SteppedPlans, check_steps
 from onnxprune.plan import Limits, Plan, Target
 from onnxprune.progress import Observer, silent
-from onnxprune.recover import recover
 from onnxprune.report import Report, make_report
 from onnxprune.report.dead import dead_report
 from onnxprune.rewrite import removal
@@ -79,8 +79,13 @@ def prune(
 
 def aligned(limits: Limits, options: Options, observe: Observer) -> tuple[Limits, bool]:
     """Limits with the width step that holds, and whether it was given, not measured."""
-    step = options.align or (limits.align if limits.align > 1 else None)
+    step = asked_step(limits, options)
     return replace(limits, align=step or step_for(options, observe)), step is not None
+
+
+def asked_step(limits: Limits, options: Options) -> int | None:
+    """The width step that was asked for; None where it is to be measured."""
+    return options.align or (limits.align if limits.align > 1 else None)
 
 
 def apply(
@@ -151,7 +156,7 @@ def stripped(
     check_dead(dead, options)
     options, given = replace(options, criterion="l1", recover=False), replace(given, batches=())
     scores = ranked(dead.dependencies, (), options, observe)
-    fixed = options.align or (limits.align if limits.align > 1 else None)
+    fixed = asked_step(limits, options)
     found: list[Pruned] = []
     refused: NoSpeedup | None = None
     for at in (fixed,) if fixed else (1, None):
@@ -243,13 +248,14 @@ def carry_out(
     found = isolate(dependencies, chosen, verified, threads=options.threads, replan=replan, observe=observe)
     if options.strict and found.isolated:
         raise not_all(found.isolated)
-    report = reported(original, dependencies, found, output, scores, given)
+    made = noted(found.plan, given.samples)
+    report = reported(original, dependencies, replace(found, plan=made), output, scores, given)
     if dead:
         same = (original, dependencies, found.removed, found.model, verified)
         lossless = unchanged(*same, threads=options.threads) if harmless(dead, found.removed) else None
         listed = {name: axes for name, axes in report.removed.items() if name not in dead.added}
         report = replace(report, dead=dead_report(dead, found.removed, lossless), removed=listed)
-    done = Pruned(found.model, noted(found.plan, given.samples), report)
+    done = Pruned(found.model, made, report)
     done = refitted(done, dependencies, found.removed, given.batches, options, observe)
     done = evaluated(done, given.metric, options, observe)
     fitted = in_time.fitted(found.plan) if in_time else None
@@ -266,7 +272,7 @@ def reported(
     """The report of a plan that was carried out, before anything was timed. It names what the input file names."""
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
-    facts = (noted(found.plan, given.samples), found.removed, gone, found.equivalence)
+    facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
     return replace(report, data=given.samples.about if given.samples else None)
 
@@ -280,12 +286,10 @@ def refitted(
     observe: Observer,
 ) -> Pruned:
     """With other weights. It comes after verification: masked and pruned agree up to here only."""
-    method = recovery(options, bool(samples))
-    if method is None or done.report.lossless:
+    if done.report.lossless:
         return done
-    how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, observe=observe)
-    found = how(dependencies, removed, done.model, samples, method=method)
-    return replace(done, model=found.model, report=replace(done.report, recovery=found))
+    found = recovered(dependencies, removed, done.model, samples, options, observe)
+    return done if found is None else replace(done, model=found.model, report=replace(done.report, recovery=found))
 
 
 def delivered(done: Pruned, output: Path, observe: Observer, receive: Receiver) -> Pruned:

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from onnxprune.cost import cost
 from onnxprune.errors import PlanError
-from onnxprune.importance import Scores, criterion_of
+from onnxprune.importance import Scores
 from onnxprune.labels import Ids
 from onnxprune.model import Model
 from onnxprune.normalise import normalise
-from onnxprune.pipeline.inputs import recovery
+from onnxprune.pipeline.inputs import needs
 from onnxprune.pipeline.options import Options
 from onnxprune.pipeline.plans import as_asked, plan_aligned
+from onnxprune.pipeline.recovered import recovered
 from onnxprune.plan import Allocation, Limits, Plan, Sharing, Target, across, fingerprint, uniform
+from onnxprune.plan.allocation import UNIFORM
 from onnxprune.plan.document import GroupPlan, describe
 from onnxprune.progress import Observer
-from onnxprune.recover import recover
 from onnxprune.rewrite import rewrite
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies, Mask, trace
@@ -47,7 +47,7 @@ def check_steps(options: Options, target: Target | None, limits: Limits) -> None
         return
     if target is None or target.timed or target.threshold is not None:
         raise PlanError("--steps needs a target in MACs, parameters or channels", remedy=ALONE)
-    if options.criterion != "auto" and criterion_of(options.criterion).needs == "gradients":
+    if needs(options) == "gradients":
         raise PlanError("--steps cannot compute gradients anew", remedy="leave --steps out, or use another criterion")
     if limits.max_ratio is not None or limits.layer_ratios:
         raise PlanError("--steps cannot keep to shares of the original widths", remedy=ALONE)
@@ -126,10 +126,8 @@ class SteppedPlans:
     def onward(self, stage: Stage, removed: Ids, lost: Ids) -> Stage:
         """Prune, refit and score."""
         model = rewrite(stage.dependencies, removed)
-        if (method := recovery(self.options, bool(self.samples))) is not None:
-            options = self.options
-            how = partial(recover, threads=options.threads, memory=options.memory, seed=options.seed, method=method)
-            model = how(self.dependencies, lost, model, self.samples, observe=self.observe).model
+        found = recovered(self.dependencies, lost, model, self.samples, self.options, self.observe)
+        model = found.model if found else model
         smaller = retraced(model, self.dependencies)
         return Stage(smaller, self.rescore(smaller), lost, origins(self.dependencies, lost, smaller))
 
@@ -138,7 +136,7 @@ class SteppedPlans:
         part, target = number / self.options.steps, self.target
         if target.ratio is not None:
             left = (1 - target.ratio) ** part
-            if isinstance(self.sharing_or_uniform, Allocation) and self.sharing_or_uniform.name == "uniform":
+            if isinstance(self.sharing_or_uniform, Allocation) and self.sharing_or_uniform.name == UNIFORM:
                 return Target(ratio=1 - left)  # the level of `Allocation.beyond`
             left *= self.dependencies.unit_count / max(1, stage.dependencies.unit_count)
             return Target(ratio=1 - left) if left < 1 else None
