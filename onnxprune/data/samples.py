@@ -7,7 +7,7 @@ and what has no common number of samples (a recurrent state beside a sequence) g
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Samples:
     @property
     def count(self) -> int:
         """How many samples there are."""
-        return sum(count_of(feeds) or 1 for feeds in self.sets)
+        return samples_in(self.sets)
 
     def batches(self, model: Model, *, size: int = 8, limit: int = 16) -> Iterator[Feeds]:
         """Batches the model takes, see `batches`; none holds samples of different shapes."""
@@ -54,6 +54,11 @@ def count_of(feeds: Feeds) -> int | None:
     """The common number of samples; None where there is none."""
     counts = {a.shape[0] for a in feeds.values() if a.ndim}
     return counts.pop() if len(counts) == 1 else None
+
+
+def samples_in(feeds: Iterable[Feeds]) -> int:
+    """Samples in some batches; a batch without a common number of samples is one."""
+    return sum(count_of(batch) or 1 for batch in feeds)
 
 
 def step_of(model: Model) -> int | None:

@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.cache import cache_path
 from onnxprune.data import Feeds, Samples, read
 from onnxprune.data.npz import read_arrays
+from onnxprune.data.samples import samples_in
 from onnxprune.errors import DataError, PlanError
 from onnxprune.importance import Scores
 from onnxprune.model import Array, Model
@@ -93,8 +94,7 @@ def curves_of(
     given = curve_batches(original, samples or all_samples(original, options, wanted))
     key = identity(dependencies, scores, options, rows, given, wanted)
     record = Record.opened(cache_path("sensitivity", key), key, fresh=wanted.fresh)
-    count = sum(max([len(a) for a in batch.values() if a.ndim], default=1) for batch in given)
-    labels = None if wanted.labels is None else wanted.labels[:count]
+    labels = None if wanted.labels is None else wanted.labels[: samples_in(given)]
     question = Question(given, wanted.ratios, labels, wanted.metric, rows)
     name = str(original.path or "model")
     found = analyse(dependencies, scores, question, record, model=name, threads=options.threads, observe=observe)

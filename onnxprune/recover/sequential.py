@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxprune.calibrate.walk import MEMORY
+from onnxprune.data.samples import samples_in
 from onnxprune.errors import DataError
 from onnxprune.fidelity import fidelity
 from onnxprune.model import Array, Model
@@ -62,18 +63,13 @@ def recover(
 def judged(task: Task, model: Model, layers: Sequence[Layer], method: str) -> Recovered:
     """What came of it, or the model as it was, where outputs on samples held out were nearer then."""
     held = task.batches[HELD - 1 :: HELD]
-    counts = count(task.batches), count(held)
+    counts = samples_in(task.batches), samples_in(held)
     if not held:
         return Recovered(model, tuple(layers), *counts, {}, {}, method=method)
     pair = task.pruned, model
     before, after = (fidelity(task.dependencies.model, m, held, threads=task.threads) for m in pair)
     note = WORSE if worse(before, after) else ""
     return Recovered(task.pruned if note else model, tuple(layers), *counts, before, after, note, method)
-
-
-def count(batches: Sequence[Feeds]) -> int:
-    """Samples in some batches."""
-    return sum(max([len(array) for array in batch.values() if array.ndim], default=1) for batch in batches)
 
 
 def worse(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 from onnxprune.calibrate import Walk
 from onnxprune.calibrate.walk import MEMORY
 from onnxprune.cost import cost
+from onnxprune.data.samples import samples_in
 from onnxprune.errors import DataError
 from onnxprune.importance import Scores
 from onnxprune.labels import Ids
@@ -197,15 +198,10 @@ def analyse(
     state = Analysis(chooser, question, record, threads, *dense_outputs(dependencies, question, threads))
     state.record.dense.update(dense_facts(state, dependencies))
     state.run(Walk(dependencies.model, question.batches, threads=threads, memory=memory), observe)
-    samples = sum(count(batch) for batch in question.batches)
+    samples = samples_in(question.batches)
     facts = model, fingerprint(dependencies.model), scores.criterion, samples, dict(state.kinds)
     curves = tuple(state.curve(g) for g in range(len(chooser.groups)))
     return Curves(*facts, curves, record.dense.get("accuracy"), record.dense.get("metric"))
-
-
-def count(batch: Feeds) -> int:
-    """Samples of a batch."""
-    return max([len(array) for array in batch.values() if array.ndim], default=1)
 
 
 def dense_outputs(

@@ -8,7 +8,7 @@ import pytest
 
 from onnxprune.data import Samples, batches
 from onnxprune.data import samples as held_samples
-from onnxprune.data.samples import concatenated, joined, taken
+from onnxprune.data.samples import concatenated, joined, samples_in, taken
 from onnxprune.errors import DataError
 from onnxprune.model import Model
 from onnxprune.runtime import run
@@ -106,3 +106,8 @@ def test_large_arrays_lie_in_a_file_and_are_the_same(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(held_samples, "MEMORY", 100)
     found = concatenated([x[:2], x[2:]])
     assert isinstance(found, np.memmap) and np.array_equal(found, x)
+
+
+def test_a_recurrent_state_beside_a_clip_is_no_count_of_samples() -> None:
+    clip = {"x": np.zeros((1, 512)), "state": np.zeros((2, 1, 128))}
+    assert samples_in([clip, clip]) == 2 and samples_in([{"x": np.zeros((5, 3))}, {"x": np.zeros((2, 3))}]) == 7
