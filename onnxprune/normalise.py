@@ -1,10 +1,10 @@
 """Bring a graph into the form the tracer reads. Law: it computes what it computed, and every name is kept.
 
 Functions are inlined; constants, those of bodies included, become initializers; an If whose condition is known becomes
-its branch, and a Loop that gathers a list of known length is written out; arithmetic on static sizes is folded; nodes
-nobody reads are dropped, and so are initial states of zero, which the layers of a file tend to share; shapes are
-inferred with a symbolic batch. BatchNormalization stays, and so does every operation on weights: labels pass through
-those, and the report can name the initializer of the file.
+its branch, and a Loop that gathers a list of known length is written out; fused layers are taken apart; arithmetic on
+static sizes is folded; nodes nobody reads are dropped, and so are initial states of zero, which the layers of a file
+tend to share; shapes are inferred with a symbolic batch. BatchNormalization stays, and so does every operation on
+weights: labels pass through those, and the report can name the initializer of the file.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from onnxprune.graph import captured, every_node, reads, replace_nodes, subgraph
 from onnxprune.model import Array, Model, bare
 from onnxprune.nested import Names, Sequences, branch, inline_functions, lift_weights, turns, unrolled
 from onnxprune.shapes import Inference, attribute, disagrees, shape_of
+from onnxprune.unfuse import unfuse
 
-MOVES = frozenset("Cast Flatten Identity Reshape Squeeze Transpose Unsqueeze".split())
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings speak of export, which is not used
-
 
 RECURRENT, INITIAL_STATES = ("LSTM", "GRU", "RNN"), (5, 6)
 MOVES = frozenset("Cast Concat Expand Gather Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze".split())
@@ -51,6 +50,7 @@ def normalise(model: Model) -> Model:
     if lift_weights(proto.graph, weights, names, where):
         proto.ir_version = max(proto.ir_version, 4)  # the first whose initializers need not be inputs
     sort_nodes(proto.graph, where)
+    unfuse(proto, weights, names)
     staged = Model(proto, weights, model.path, model.external)
     folder = Folder(staged, weights, names, where)
     folder.fold(proto.graph)

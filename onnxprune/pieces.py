@@ -25,7 +25,7 @@ ROUNDS = frozenset(
 )
 
 
-CONTRACTIONS = frozenset("Conv ConvTranspose FusedConv Gemm MatMul".split())
+CONTRACTIONS = frozenset("Conv ConvTranspose Gemm MatMul".split())
 CUTS = 64  # behind contractions, evenly spread
 
 

@@ -21,9 +21,10 @@ PACKAGE = "onnxprune"
 
 # A module, or a package folder, may import only those to its left.
 ORDER = (
-    "errors progress scripts labels graph encoding external model data shapes runtime cache nested normalise sharing "
-    "rules trace dead cost calibrate importance latency align plan rewrite profile reference pieces branches verify "
-    "lossless isolate fidelity metric sensitivity recover bench fit gains report outputs gate pipeline sweep demo cli"
+    "errors progress scripts labels graph encoding external model data shapes runtime cache nested unfuse normalise "
+    "sharing rules trace dead cost calibrate importance latency align plan rewrite profile reference pieces branches "
+    "verify lossless isolate fidelity metric sensitivity recover bench fit gains report outputs gate pipeline sweep "
+    "demo cli"
 ).split()
 OPEN = {"__init__", "__main__"}  # at the top of the package they gather from everywhere
 VAGUE = {"utils", "util", "base", "common", "helpers", "misc"}

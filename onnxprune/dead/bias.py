@@ -15,7 +15,7 @@ from onnxprune.dead.contraction import Linear
 from onnxprune.model import Array, Model, is_float
 from onnxprune.shapes import attribute
 
-SLOTS = dict.fromkeys(("Conv", "FusedConv", "FusedGemm", "Gemm"), 2)
+SLOTS = dict.fromkeys(("Conv", "Gemm"), 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.dead.pointwise import rectified
 from onnxprune.dead.ranges import (
     Mask,
     Range,
@@ -28,7 +27,6 @@ from onnxprune.dead.ranges import (
 )
 from onnxprune.dead.site import Site, ranges
 from onnxprune.model import Array
-from onnxprune.shapes import attribute
 
 BLOCK = 2**20  # weights looked at together
 CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -198,15 +196,3 @@ def gemm(site: Site) -> Sequence[Range]:
     if site.given(2):
         made = total([made, product(site.input(2), exactly(np.array(site.op.attr("beta", 1.0))), site.eps)], site.eps)
     return [made]
-
-
-@ranges("FusedConv", "FusedGemm")
-def fused(site: Site) -> Sequence[Range]:
-    """A contraction, a summand, and an activation: a ReLU, or one of which nothing is told."""
-    (made,) = convolve(site) if site.op.kind == "Conv" else gemm(site)
-    if site.given(3):
-        made = total([made, site.input(3)], site.eps)
-    activation = attribute(site.node, "activation", b"").decode()
-    if activation not in ("", "Relu"):
-        return [unbounded(made.finite)]
-    return [rectified(made) if activation else made]

@@ -17,7 +17,7 @@ import onnx
 from onnxprune.dead.bias import Bias, bias_of
 from onnxprune.dead.contraction import CONTRACTIONS, Linear, linear
 from onnxprune.dead.ranges import Floats, Mask
-from onnxprune.dead.site import FUSED, Site, understood
+from onnxprune.dead.site import Site, understood
 from onnxprune.dead.walk import Walk
 from onnxprune.errors import debugging
 from onnxprune.graph import canonical, captured, every_node, reads, subgraphs
@@ -106,7 +106,7 @@ def carries(dependencies: Dependencies, node: onnx.NodeProto) -> bool:
 
 def contracts(node: onnx.NodeProto) -> bool:
     """Whether a node is a contraction whose terms are looked at."""
-    return understood(node) and node.op_type in (*CONTRACTIONS, *FUSED)
+    return understood(node) and node.op_type in CONTRACTIONS
 
 
 def touched(dependencies: Dependencies, node: onnx.NodeProto) -> Iterator[Ids]:

@@ -12,8 +12,6 @@ from onnxprune.dead.ranges import Range, unbounded
 from onnxprune.graph import canonical
 from onnxprune.rules import Op
 
-RUNTIME = "com.microsoft"
-FUSED = ("FusedConv", "FusedGemm")  # a contraction of the runtime's own, with an activation
 Function = Callable[["Site"], Sequence[Range]]
 RANGES: dict[str, Function] = {}
 
@@ -24,7 +22,7 @@ class Site:
 
     Attributes:
         node: The node.
-        op: Its attributes, sizes and known values; of a fused contraction, those of the standard operator in it.
+        op: Its attributes, sizes and known values.
         inputs: The ranges of its inputs, each of the tensor's rank; None for one that is left out.
         eps: Rounding of the model's least precise type, relative.
     """
@@ -63,7 +61,7 @@ class Site:
 
 def understood(node: onnx.NodeProto) -> bool:
     """Whether a node's operator is what a function of its name describes."""
-    return canonical(node.domain) == "" or (node.domain == RUNTIME and node.op_type in FUSED)
+    return canonical(node.domain) == ""
 
 
 def ranges(*names: str) -> Callable[[Function], Function]:

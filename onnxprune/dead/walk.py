@@ -12,7 +12,7 @@ import onnx
 
 from onnxprune.dead import contraction, moves, pointwise, statistics
 from onnxprune.dead.ranges import Range, exactly, unbounded
-from onnxprune.dead.site import FUSED, RANGES, Site, understood
+from onnxprune.dead.site import RANGES, Site, understood
 from onnxprune.errors import debugging
 from onnxprune.graph import subgraphs
 from onnxprune.labels import Ties
@@ -65,7 +65,6 @@ class Walk:
     def site(self, node: onnx.NodeProto) -> Site:
         """A node with the ranges of its inputs."""
         op = Op(node, self.dependencies.model, Ties(), Records(), self.dependencies.labels.get)
-        op = op.as_standard() if node.op_type in FUSED else op
         return Site(node, op, [self.find(name) if name else None for name in node.input], self.eps)
 
     def visit(self, node: onnx.NodeProto) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxprune.labels import Axes, Axis
-from onnxprune.rules.contract import multiply, resize_group
+from onnxprune.rules.contract import multiply
 from onnxprune.rules.norm import scaled, trailing_norm
 from onnxprune.rules.op import Op
 from onnxprune.rules.pointwise import unary
-from onnxprune.rules.registry import resize, rule, trace_standard
+from onnxprune.rules.registry import rule, trace_standard
 from onnxprune.rules.signature import axes
 from onnxprune.shapes import operand_order
 
@@ -17,18 +17,14 @@ RUNTIME = "com.microsoft"
 
 axes("NhwcMaxPool", "n * c -> n * c", family="fused", domain=RUNTIME)
 axes("GridSample", "n c *, n * -> n c *", family="fused", domain=RUNTIME)
-resize("FusedConv", domain=RUNTIME)(resize_group)
 rule("Gelu", domain=RUNTIME)(unary)
 rule("SimplifiedLayerNormalization")(trailing_norm)  # onnxruntime's own, written without a domain
 
 
-@rule("FusedConv", "FusedGemm", "BiasGelu", "FastGelu", "QuickGelu", domain=RUNTIME)
+@rule("BiasGelu", "FastGelu", "QuickGelu", domain=RUNTIME)
 def fused(op: Op) -> Sequence[Axes]:
-    """The standard operator inside it, plus a summand of the output's shape (FusedConv), plus an activation."""
-    (out,) = trace_standard(op)
-    if op.kind == "FusedConv" and op.has(3):
-        out = (out[0], op.join(out[1], op.plain(op.input(3), 1)), *out[2:])
-    return [out]
+    """The standard operator inside it, plus an activation."""
+    return trace_standard(op)
 
 
 @rule("FusedMatMul", "TransposeMatMul", domain=RUNTIME)

@@ -30,7 +30,6 @@ KEEPS = frozenset(
 ANY, ALL = frozenset({"Mul", "SwiGLU"}), frozenset({"Add", "Concat", "Max", "Min", "Sub", "Sum"})
 CONVOLUTIONS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "DeformConv": (1, 3)}  # their weight and bias
 VALUES = {"Attention": (1, 2), "MultiHeadAttention": (2, 3), "QAttention": (1, 2)}  # inputs that make the values
-ACTIVATIONS = frozenset({"", "LeakyRelu", "Relu", "Tanh"})  # fused ones that leave zero at zero
 
 
 def contracted(op: Op, a: Axis, b: Axis) -> Axis:
@@ -77,8 +76,6 @@ def note_mixed(op: Op, outputs: Sequence[Axes | None]) -> None:
 
 def decide(op: Op, inputs: list[str]) -> bool:
     """Whether the outputs of a node keep zero, from its operator and its inputs."""
-    if op.attr("activation", "") not in ACTIVATIONS:
-        return False
     if op.node.domain == "com.microsoft" and op.kind in VALUES:
         return all(keeps_zero(op, op.name_in(i)) for i in VALUES[op.kind] if op.has(i))
     op = op.as_standard()

@@ -18,8 +18,6 @@ FORMS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "ConvInteger": ("Conv", (0, 1)),
     "DynamicQuantizeMatMul": ("MatMul", (0, 1)),
     "FastGelu": ("Sum", (0, 1)),
-    "FusedConv": ("Conv", (0, 1, 2)),
-    "FusedGemm": ("Gemm", (0, 1, 2)),
     "MatMulInteger": ("MatMul", (0, 1)),
     "MatMulIntegerToFloat": ("MatMul", (0, 1)),
     "QGemm": ("Gemm", (0, 3, 6)),
