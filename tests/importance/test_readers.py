@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from onnxprune.calibrate import Walk, anchor_of, readers_of
-from onnxprune.importance import Evidence, score
+from onnxprune.importance import CRITERIA, Evidence, score
 from onnxprune.importance.readers import columns_of, layers, products, readers_by_group, relative_weights
 from onnxprune.runtime import capture, run
 from onnxprune.trace import Dependencies
@@ -138,3 +138,16 @@ def test_layers_that_read_or_compute_constants_are_scored(criterion: str, value:
         evidence = Evidence([{"x": np.full((8, 3, 8, 8), value, np.float32)}] * 4)
     found = score(dependencies, criterion, evidence).values
     assert np.isfinite(found).all() and (found >= 0).all()
+
+
+@pytest.mark.parametrize("criterion", [name for name, entry in CRITERIA.items() if entry.needs == "samples"])
+@pytest.mark.parametrize("spoilt", [1, 4])
+def test_a_batch_without_a_number_is_left_out(criterion: str, spoilt: int) -> None:
+    dependencies = graphs.traced(graphs.residual())
+    evidence = samples(dependencies)
+    for feeds in evidence.samples[:spoilt]:
+        feeds["x"][:] = np.nan
+    found = score(dependencies, criterion, evidence).values
+    assert np.isfinite(found).all() and (found >= 0).all()
+    if spoilt == 1:
+        assert np.allclose(found, score(dependencies, criterion, Evidence(evidence.samples[1:])).values, rtol=0.1)
