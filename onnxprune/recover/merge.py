@@ -234,7 +234,7 @@ def merged(
     if isinstance(factor, str):
         return factor
     mean = expected(dependencies, layer.node.input[0], heads, made_by(dependencies.model)).mean
-    dense, matrix, shift = layer.matrix[0], layer.matrix[0], np.zeros(layer.channels)
+    dense, matrix, shift, weighed = layer.matrix[0], layer.matrix[0], np.zeros(layer.channels), layer.weighed
     for one in (pair for pair in pairs if pair is not None):
         columns, numbers = columns_of(one.group, units), one.group.units
         for n, m, scale in zip(one.gone.tolist(), one.into.tolist(), one.scale.tolist(), strict=True):
@@ -243,7 +243,8 @@ def merged(
             times = scale * over / under if a.size == b.size and over * under > 0 else 0.0
             if times:
                 matrix[b] += times * dense[a]
-            shift += np.nan_to_num(mean[numbers[n]] - (times and times * mean[numbers[m]])) * dense[a].sum(axis=0)
+            missing = np.nan_to_num(mean[numbers[n]] - (times and times * mean[numbers[m]]))
+            shift += weighed * missing * dense[a].sum(axis=0)
     if np.array_equal(matrix, dense) and not shift.any():
         return "no filter that stays is like one that went"
     return layer.tensor(matrix[None]), shift

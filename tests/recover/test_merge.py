@@ -85,11 +85,21 @@ def test_multiples_go_without_a_trace(build: object) -> None:
     onnx.checker.check_model(found.model.full())
 
 
-def test_means_that_batch_normalization_tells_are_not_lost() -> None:
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "Gemm"])
+def test_means_that_batch_normalization_tells_are_not_lost(kind: str) -> None:
     """A filter like no other: its readers are shifted by what it is on average, if inputs are what BN says."""
     net = graphs.Net()
     h = net.op("Relu", [net.bn(net.conv("x", "a", 4, 4), "n", 4)], "r")
-    net.op("GlobalAveragePool", [net.conv(h, "b", 3, 4)], "y")
+    if kind == "Conv":
+        net.op("GlobalAveragePool", [net.conv(h, "b", 3, 4)], "y")
+    elif kind == "ConvTranspose":  # each place of the output is reached by a quarter of the taps
+        h = net.op(kind, [h, net.weight("b.w", 4, 3, 4, 4), net.weight("b.b", 3)], "b", strides=[2, 2], pads=[1] * 4)
+        net.op("GlobalAveragePool", [h], "y")
+    else:
+        h = net.op("Flatten", [net.op("GlobalAveragePool", [h], "pool")], "flat")
+        h = net.op(kind, [h, net.weight("b.w", 4, 3), net.weight("b.b", 3)], "b", alpha=0.25, beta=3.0)
+        net.constant("last", [0, 3, 1, 1])
+        net.op("Reshape", [h, "last"], "y")
     net.weights["a.w"], net.weights["a.b"] = np.eye(4, dtype=np.float32)[:, :, None, None], np.zeros(4, np.float32)
     net.weights["n.mean"], net.weights["n.var"] = np.zeros(4, np.float32), np.ones(4, np.float32)
     net.weights["n.scale"], net.weights["n.shift"] = np.ones(4, np.float32), np.ones(4, np.float32)
