@@ -212,8 +212,8 @@ def space_to_depth(site: Site) -> Sequence[Range]:
 
 @ranges("MaxPool", "GlobalMaxPool")
 def max_pool(site: Site) -> Sequence[Range]:
-    """One of the elements of the window; padding never wins."""
-    return [positions(site.input(0))] * site.op.outputs
+    """One of the elements of the window; padding never wins. Where it was found, a second output says."""
+    return [positions(site.input(0)), between(0, np.inf, np.array(True))]
 
 
 def positions(x: Range) -> Range:
