@@ -115,7 +115,7 @@ class Shelf:
         self.memory, self.used, self.files = memory, 0, 0
         self.folder: Path | None = None
 
-    def keep(self, array: Array) -> Array:
+    def keep(self, array: Any) -> Any:
         """The same array, or a view of a file that holds it; of a list of tensors, a list of these."""
         if isinstance(array, list):
             return [self.keep(item) for item in array]

@@ -38,7 +38,7 @@ def test_taylor_by_hand() -> None:
 
 @pytest.mark.parametrize("times", [2e-4, 3e4])
 def test_taylor_multiplies_halves_without_loss(times: float) -> None:
-    """Products that halves round, or that are above the greatest of them: gradients of models in float16 are as small, or scaled."""
+    """Products that halves round, or that are above the greatest of them."""
     dependencies = graphs.traced(pair(np.float16))
     gradient = (ONE * times).astype(np.float16)
     found = score(dependencies, "taylor", Evidence(gradients={"a.weight": gradient})).values
