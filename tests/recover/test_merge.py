@@ -112,10 +112,11 @@ def test_means_that_batch_normalization_tells_are_not_lost(kind: str) -> None:
     assert np.abs(after - dense).max() < 0.05 * np.abs(before - dense).max()  # 32,768 draws: 1/181 of a deviation
 
 
-@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish"])
+@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish", "Pad"])
 def test_what_makes_no_multiple_of_a_multiple_is_left_alone(kind: str) -> None:
     net = graphs.Net()
-    h = net.op(kind, [net.conv("x", "a", 8, 3, 3)], "act")
+    around = [net.constant("ends", [0, 0, 1, 1, 0, 0, 1, 1]), net.constant("five", 5, np.float32)]
+    h = net.op(kind, [net.conv("x", "a", 8, 3, 3), *(around if kind == "Pad" else [])], "act")
     net.head(net.conv(h, "b", 6, 8, 3), 6)
     repeated(net, "a.w", "a.b")
     dependencies = graphs.traced(net.model(["N", 3, 8, 8], ["N", 5]))
