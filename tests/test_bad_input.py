@@ -203,6 +203,16 @@ def a_single_layer(folder: Path) -> list[object]:
     return prune(stored(net.model(["N", 3, 8, 8], ["N", 4, 8, 8]), folder))
 
 
+@case("nothing can be pruned: .*the model's output")
+def a_single_layer_for_units_that_compete(folder: Path) -> list[object]:
+    return [*a_single_layer(folder), "--allocate", "global"]
+
+
+@case("nothing can be pruned: .*the model's output")
+def a_single_layer_for_the_most_redundant_to_go(folder: Path) -> list[object]:
+    return [*a_single_layer(folder), "--allocate", "redundancy"]
+
+
 @case("nothing can be pruned: .*without a rule: vendor.Quant")
 def an_operator_nobody_knows(folder: Path) -> list[object]:
     proto = graphs.chain()

@@ -78,6 +78,14 @@ class Contraction:
         """Outputs of all groups."""
         return self.groups * self.shape[2]
 
+    @property
+    def weighed(self) -> float:
+        """What a weight counts in an output on average: alpha of a Gemm, the places a transposed convolution fills."""
+        if self.node.op_type == "Gemm":
+            return float(attribute(self.node, "alpha", 1.0))
+        strides = attribute(self.node, "strides", [1]) if self.node.op_type == "ConvTranspose" else [1]
+        return 1.0 / math.prod(strides)
+
     def share(self, output: Array, batches: int, enough: float) -> float:
         """The share of the sites of so many batches with outputs like this that comes to `enough` sites."""
         return min(1.0, float(enough / max(1.0, output.size / output.shape[self.axis] * batches)))

@@ -48,6 +48,8 @@ class Moments:
             target: Shape (sites, groups x M).
         """
         sites, groups = inputs.shape[:2]
+        if not sites:  # none of a batch was finite
+            return
         x = np.concatenate([inputs, np.ones((sites, groups, 1))], axis=2).transpose(1, 0, 2)
         r = residual.reshape(sites, groups, -1).transpose(1, 0, 2)
         self.gram += x.transpose(0, 2, 1) @ x

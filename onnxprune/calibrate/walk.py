@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from onnx import helper
 
 from onnxprune.graph import inputs_of
 from onnxprune.model import Array, Model, bare
-from onnxprune.runtime import Feeds, run, session
+from onnxprune.runtime import Feeds, leaves, run, session
 from onnxprune.runtime.sessions import Parts, Session
 
 MEMORY = 2**31  # bytes of activations held in memory
@@ -87,9 +88,7 @@ class Walk:
         read = {name for node in nodes for name in inputs_of(node)}
         graph = onnx.GraphProto(name="piece", node=nodes)
         for name in sorted(read & set(self.live[0])):
-            array = self.live[0][name]
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            graph.input.append(helper.make_tensor_value_info(name, kind, [None] * array.ndim))
+            graph.input.append(declared(name, [batch[name] for batch in self.live]))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
         weights = {name: model.weights[name] for name in read if name in model.weights}
         graph.initializer.extend(bare(name, array) for name, array in weights.items())
@@ -99,6 +98,16 @@ class Walk:
         return session(Parts(whole, weights), threads=threads or self.threads)
 
 
+def declared(name: str, values: Sequence[Any]) -> onnx.ValueInfoProto:
+    """An input that takes these values: tensors, or lists of tensors, any of which may be empty."""
+    listed = isinstance(values[0], list)
+    array = next((leaf for value in values for leaf in leaves(value)), np.zeros((), np.float32))
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+    if listed:
+        return helper.make_tensor_sequence_value_info(name, kind, None)
+    return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
+
+
 class Shelf:
     """Arrays in memory, up to a number of bytes; those beyond it in files, which are deleted with the shelf."""
 
@@ -106,8 +115,10 @@ class Shelf:
         self.memory, self.used, self.files = memory, 0, 0
         self.folder: Path | None = None
 
-    def keep(self, array: Array) -> Array:
-        """The same array, or a view of a file that holds it."""
+    def keep(self, array: Any) -> Any:
+        """The same array, or a view of a file that holds it; of a list of tensors, a list of these."""
+        if isinstance(array, list):
+            return [self.keep(item) for item in array]
         if isinstance(array, np.memmap):  # from the shelf before; a mapped file outlives its name
             return array
         if self.used + array.nbytes <= self.memory:

@@ -28,7 +28,7 @@ class Samples:
     Attributes:
         sets: Input name -> samples along the first axis; one set for every combination of shapes.
         about: What a report says of them: `source`, `kind`, `samples`, `of` (how many there are; absent where that is
-            open), `unreadable` and `first_unreadable`, `preprocess` and `assumed`.
+            open), `unreadable` and `first_unreadable`, `preprocess` and `assumed`; of a run, `too_few` to fit to.
     """
 
     sets: tuple[Feeds, ...]

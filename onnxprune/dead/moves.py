@@ -12,7 +12,7 @@ from itertools import accumulate
 import numpy as np
 from onnx import numpy_helper
 
-from onnxprune.dead.ranges import WIDE, Range, between, exactly, hull, unbounded
+from onnxprune.dead.ranges import WIDE, Range, between, exactly, hull, unbounded, widened
 from onnxprune.dead.site import Site, ranges
 from onnxprune.model import Shape
 from onnxprune.rules.layout import stored_pads
@@ -212,8 +212,8 @@ def space_to_depth(site: Site) -> Sequence[Range]:
 
 @ranges("MaxPool", "GlobalMaxPool")
 def max_pool(site: Site) -> Sequence[Range]:
-    """One of the elements of the window; padding never wins."""
-    return [positions(site.input(0))] * site.op.outputs
+    """One of the elements of the window; padding never wins. Where it was found, a second output says."""
+    return [positions(site.input(0)), between(0, np.inf, np.array(True))]
 
 
 def positions(x: Range) -> Range:
@@ -229,7 +229,7 @@ def resample(site: Site) -> Sequence[Range]:
     if op.attr("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         x = hull([x, exactly(np.array(op.attr("extrapolation_value", 0.0)))])
     if op.attr("mode", "nearest") in ("nearest", "linear"):
-        return [x]
+        return [x if op.attr("mode", "nearest") == "nearest" else widened(x, site.eps)]
     loose = unbounded(x.finite)
     low, high = (np.where(x.zero, 0.0, getattr(loose, side)) for side in ("low", "high"))
     return [Range(low, high, np.where(x.zero, 0.0, np.nan), x.finite)]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import numpy as np
+from onnx import helper
 
 from onnxprune.dead.ranges import (
     Range,
@@ -29,6 +30,9 @@ from onnxprune.model import Array
 
 SIGMOID = 1e-6  # absolute error of the runtime's approximation, several times over
 HOTTEST = {"float16": 10.0}  # exponents up to which an exponential stays finite; 80 in wider types
+ROUNDING = {1: 1.2e-7, 10: 9.8e-4, 11: 2.2e-16, 16: 7.9e-3}  # of the float types that may be cast to, relative
+NARROW = (10, 16)
+INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)  # types that may be cast to, too
 FALLING = 0.5  # GELU, Mish, SiLU fall to -0.17, -0.31, -0.28 before they rise
 SELU = (1.6732632423543772, 1.0507009873554805)
 
@@ -69,14 +73,26 @@ def dropout(site: Site) -> Sequence[Range]:
 
 @ranges("Cast")
 def cast(site: Site) -> Sequence[Range]:
-    """To another float type as it is; integers and booleans are cut off."""
+    """To another float type rounded; to integers cut off, where all that may come in fits them."""
     x, kind = site.input(0), site.op.attr("to", 1)
-    if kind in (1, 10, 11, 16):
-        return [x]
     if kind == 9:
         return [between(0, 1, np.array(True))]
-    with np.errstate(invalid="ignore"):
-        return [ranged(np.floor(x.low), np.ceil(x.high), np.array(np.nan), x.finite)]
+    if kind not in (*ROUNDING, *INTEGERS):
+        return [unbounded(False)]
+    if kind in ROUNDING:
+        return [x if x.high is x.low and kind not in NARROW else rounded(x, kind)]
+    ends = np.iinfo(helper.tensor_dtype_to_np_dtype(kind))
+    fits = (x.low >= ends.min) & (x.high <= ends.max)  # what others become is up to the machine
+    low, high = np.where(fits, np.floor(x.low), -np.inf), np.where(fits, np.ceil(x.high), np.inf)
+    return [ranged(low, high, np.array(np.nan), x.finite)]
+
+
+def rounded(x: Range, kind: int) -> Range:
+    """In another float type; a constant becomes the nearest number of that type."""
+    made = widened(x, ROUNDING[kind])
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = x.value.astype(helper.tensor_dtype_to_np_dtype(kind)).astype(np.float64)
+    return Range(made.low, made.high, np.where(np.isfinite(value), value, np.nan), made.finite)
 
 
 @ranges("Relu")

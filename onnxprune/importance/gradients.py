@@ -38,8 +38,8 @@ def taylor(dependencies: Dependencies, evidence: Evidence) -> Scores:
     """
     each = {}
     for source, gradients in pairs(dependencies, evidence.gradients):
-        weights = filters(dependencies, source)
-        each[source] = np.stack([(by_row(g, source) * weights).sum(axis=1, dtype=np.float64) for g in gradients], 1)
+        weights = np.asarray(filters(dependencies, source), dtype=np.float64)  # a product of halves has fewer digits
+        each[source] = np.stack([(by_row(g, source) * weights).sum(axis=1) for g in gradients], 1)
     return Scores("", np.square(summed(dependencies, each)).mean(axis=1), comparable=True)
 
 

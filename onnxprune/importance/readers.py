@@ -24,6 +24,8 @@ from onnxprune.trace import Dependencies, Group
 
 ROWS, FEW = 40, 10_000  # sites for each input of a product, and at least, if there are so many
 RIDGE = 1e-3  # of the mean square of an input
+NOISE = 1e-8  # of it: less variance is what rounding leaves of a mean that is taken out
+TINY = float(np.finfo(np.float32).tiny)  # a spread or a mean square below it is none: its inverse must be finite
 
 View = TypeVar("View")
 
@@ -64,7 +66,7 @@ class Product:
     @cached_property
     def inverse(self) -> Floats:
         """The inverse of the Gram matrix, with a ridge. Shape (K, K)."""
-        return inverted(self.gram)
+        return inverted(self.gram, float(self.count * np.square(self.mean).mean()))
 
     def contributions(self, columns: Ids, *, centred: bool = True) -> Floats:
         """Inner products of what each unit adds to the outputs, Z_i = X_i W_i, over sites and outputs.
@@ -188,7 +190,7 @@ def products(walk: Walk, layer: Layer, anchor: Anchor, rng: np.random.Generator)
 def relative_weights(layer: Contraction, anchor: Anchor, spread: float) -> Floats:
     """Weights up to the anchor, in units of the root of a spread there. Shape (products, K, M)."""
     slope = anchor.slope.reshape(layer.groups, 1, -1)
-    return np.asarray(layer.matrix * slope / np.sqrt(max(spread, np.finfo(np.float64).tiny)))
+    return np.asarray(layer.matrix * slope / np.sqrt(max(spread, TINY)))
 
 
 def each_layer(
@@ -231,7 +233,12 @@ def by_readers(
     return values
 
 
-def inverted(gram: Floats) -> Floats:
-    """The inverse of a Gram matrix with a ridge. Shape (K, K)."""
-    scale = max(float(np.trace(gram)) / len(gram), float(np.finfo(np.float64).tiny))
+def inverted(gram: Floats, taken: float = 0.0) -> Floats:
+    """The inverse of a Gram matrix with a ridge, which outweighs rounding where inputs are constant. Shape (K, K).
+
+    Args:
+        gram: The matrix.
+        taken: What was taken from its diagonal with the means, on average.
+    """
+    scale = max(float(np.trace(gram)) / len(gram), NOISE * taken, TINY)
     return np.asarray(np.linalg.inv(gram + RIDGE * scale * np.eye(len(gram))), dtype=np.float64)

@@ -20,7 +20,7 @@ from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.allocate import Case, allocation, check_allocation
 from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as
-from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
+from onnxprune.pipeline.inputs import fits, sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.pipeline.ranked import ranked, ranked_by
@@ -288,6 +288,8 @@ def refitted(
     """With other weights. It comes after verification: masked and pruned agree up to here only."""
     if done.report.lossless:
         return done
+    if done.report.data is not None and not samples and fits(options):
+        done = replace(done, report=replace(done.report, data={**done.report.data, "too_few": True}))
     found = recovered(dependencies, removed, done.model, samples, options, observe)
     return done if found is None else replace(done, model=found.model, report=replace(done.report, recovery=found))
 

@@ -43,6 +43,8 @@ class Ranking:
 
 def across(dependencies: Dependencies, scores: Scores) -> Ranking:
     """All units of a model in one order; units that go together count as their mean, equals go group by group alike."""
+    if not dependencies.groups:
+        return Ranking([])
     ways = [equal(table) for table in tabulate(dependencies, dependencies.groups)]
     own = [comparable(scores, scores.values[g.units]) for g in dependencies.groups]
     means = [mean_of_bundles(way, values) for way, values in zip(ways, own, strict=True)]

@@ -12,12 +12,13 @@ the same weighted number) waits until all groups are; from then on, those that a
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.importance import Scores, score
 from onnxprune.importance.redundancy import distances_of, gamma, score_of
-from onnxprune.plan.allocation import Allocation, Floats
+from onnxprune.plan.allocation import Allocation, Floats, uniform
 from onnxprune.trace import Dependencies
 
 STEPS = 32  # of a group, at most
@@ -38,6 +39,8 @@ def redundancy(dependencies: Dependencies, scores: Scores | None = None) -> Allo
     Raises:
         ModelError: A weight holds NaN or infinity.
     """
+    if not dependencies.groups:
+        return replace(uniform(dependencies), name="redundancy")
     ranks = scores or score(dependencies, "l1")
     apart = [distances_of(dependencies, group) for group in dependencies.groups]
     near = gamma(apart)

@@ -17,15 +17,25 @@ from onnxprune.labels import Ids
 from onnxprune.plan.allocation import GLOBAL
 from onnxprune.plan.choose import Chooser, Floats, Option
 from onnxprune.plan.ranking import Ranking
+from onnxprune.plan.rows import mean_of_bundles
 
+LEVEL = 0.5  # between the level at which what lies below goes, and that at which the rest would
 HIGH = 1e9  # the score of a unit that stays: no bundle with one of them comes below a threshold
 
 
 class Below(Chooser):
     """A chooser that never takes more than what lies below its level."""
 
+    def kept(self, g: int) -> NDArray[np.bool_]:
+        """The units of group `g` that stay for certain: a row goes only if all of it lies below. Shape (units,)."""
+        above = (self.sharing.share(g, LEVEL) == 0) & np.isnan(self.forced[g])
+        held: NDArray[np.bool_] = super().kept(g) | above
+        return held
+
     def wanted(self, g: int, option: Option, share: Floats) -> tuple[Floats, Ids]:
         """Bundles of each class that group `g` should keep; it must keep as many."""
+        below = np.append(mean_of_bundles(option.way, share) > 1 - 1e-9, False)[option.way.bundle]
+        share = np.where(below | ~np.isnan(self.forced[g]), share, 0.0)  # a bundle goes only if all of it lies below
         wanted, least = super().wanted(g, option, share)
         return wanted, np.maximum(least, np.ceil(wanted - 1e-9).astype(np.int64))
 
@@ -35,7 +45,7 @@ def below(chooser: Chooser, threshold: float) -> list[tuple[Ids, str]]:
     values = relative(chooser)
     marked = replace(chooser.scores, values=np.where(values < threshold, values, HIGH), comparable=True)
     order = Ranking([np.where(values[g.units] < threshold, 0.0, 1.0) for g in chooser.groups], ceiling=1.0)
-    found = Below(chooser.dependencies, marked, chooser.limits, order).removal(0.5)
+    found = Below(chooser.dependencies, marked, chooser.limits, order).removal(LEVEL)
     return [
         (positions, "; ".join(filter(None, [note, missed(values[group.units] < threshold, positions)])))
         for group, (positions, note) in zip(chooser.groups, found, strict=True)

@@ -26,6 +26,7 @@ from onnxprune.recover.bias import alone, attach, place_of
 from onnxprune.recover.expected import expected
 from onnxprune.recover.registry import Task, method
 from onnxprune.rewrite import take
+from onnxprune.shapes import attribute
 from onnxprune.trace import Dependencies, Group
 
 ALIKE = 0.1  # cosine below which filters are not merged: the paper's threshold for networks with BatchNormalization
@@ -213,10 +214,21 @@ def factors(dependencies: Dependencies, tensor: str, heads: Mapping[str, Produce
             ids = dependencies.labels[node.input[1]][0].ids
             if ids is not None:
                 found[dependencies.unit[ids].ravel()] *= slope
-        elif node.op_type not in HOMOGENEOUS | JOINS:
+        elif node.op_type not in HOMOGENEOUS | JOINS or fills(node, model):
             return f"'{node_name(node)}' ({node.op_type}) makes no multiple of a multiple"
         waiting.extend(node.input if node.op_type in JOINS else node.input[:1])
     return found
+
+
+def fills(node: onnx.NodeProto, model: Model) -> bool:
+    """Whether a node puts a number other than 0 beside its input, which is no multiple of anything."""
+    if node.op_type == "Resize":
+        return bool(attribute(node, "extrapolation_value", 0.0))
+    if node.op_type != "Pad" or attribute(node, "mode", b"constant") not in (b"constant", "constant"):
+        return False
+    given = node.input[2] if len(node.input) > 2 else ""
+    value = model.known(given) if given else attribute(node, "value", 0.0)
+    return value is None or bool(np.any(np.asarray(value) != 0))
 
 
 def merged(
@@ -234,7 +246,7 @@ def merged(
     if isinstance(factor, str):
         return factor
     mean = expected(dependencies, layer.node.input[0], heads, made_by(dependencies.model)).mean
-    dense, matrix, shift = layer.matrix[0], layer.matrix[0], np.zeros(layer.channels)
+    dense, matrix, shift, weighed = layer.matrix[0], layer.matrix[0], np.zeros(layer.channels), layer.weighed
     for one in (pair for pair in pairs if pair is not None):
         columns, numbers = columns_of(one.group, units), one.group.units
         for n, m, scale in zip(one.gone.tolist(), one.into.tolist(), one.scale.tolist(), strict=True):
@@ -243,7 +255,8 @@ def merged(
             times = scale * over / under if a.size == b.size and over * under > 0 else 0.0
             if times:
                 matrix[b] += times * dense[a]
-            shift += np.nan_to_num(mean[numbers[n]] - (times and times * mean[numbers[m]])) * dense[a].sum(axis=0)
+            missing = np.nan_to_num(mean[numbers[n]] - (times and times * mean[numbers[m]]))
+            shift += weighed * missing * dense[a].sum(axis=0)
     if np.array_equal(matrix, dense) and not shift.any():
         return "no filter that stays is like one that went"
     return layer.tensor(matrix[None]), shift

@@ -92,7 +92,7 @@ def moments(
         usable = finite(wanted, found, inputs)
         wanted, found, inputs = wanted[usable], found[usable], inputs[usable]
         both[side].add(inputs, (wanted - found) * back, wanted)
-        keep = keep and inputs.size * 4 * total <= state.pruned.shelf.memory
+        keep = keep and (inputs.size * 4 + found.nbytes + wanted.nbytes) * total <= state.pruned.shelf.memory
         if keep:
             kept = np.ascontiguousarray(inputs.transpose(1, 0, 2), dtype=np.float32)
             rows[side].append(Rows(kept, found, wanted))

@@ -44,6 +44,8 @@ def best_update(fit: Moments, held: Moments, weight: Floats, *, intercept: bool 
         weight: What a channel's squared error counts. Shape (groups, M).
         intercept: Whether the layer can be shifted.
     """
+    if not fit.count:
+        return None
     before, best = float((weight * held.energy).sum()), (0.0, 0.0)
     for ridge in RIDGES:
         change = float((weight * held.change(solved(fit, ridge, intercept=intercept))).sum())

@@ -146,6 +146,8 @@ def expressed(
         sites = layer.sites(here.shape, share, state.rng)
         x, whole = layer.inputs(mine[name], sites)[:, 0], dense.inputs(other[name], sites)[:, 0]
         usable = finite(x, whole)
+        if not usable.any():
+            continue
         x, whole = x[usable][:, grid.own], whole[usable][:, grid.dense]  # sites x channels x positions
         missing = whole.copy()
         missing[:, grid.stays] -= x

@@ -151,6 +151,9 @@ def doubts(about: Mapping[str, Any] | None) -> list[str]:
         found.append(f"nothing says how pixels become the model's input: assumed {how}; say it with --preprocess")
     if about and about.get("unreadable"):
         found.append(f"{plural(int(about['unreadable']), 'image')} could not be read: {about['first_unreadable']}")
+    if about and about.get("too_few"):
+        count = plural(int(about["samples"]), "sample")
+        found.append(f"nothing is fitted to {count}, which is too few: they only verify; a few hundred are enough")
     return found
 
 

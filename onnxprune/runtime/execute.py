@@ -34,7 +34,7 @@ def run(model: Source | Session, feeds: Feeds, outputs: list[str] | None = None)
     opened = model if _is_session(model) else session(cast(Source, model))
     names = [o.name for o in opened.get_outputs()] if outputs is None else list(outputs)
     kinds = {o.name: o.type for o in opened.get_outputs()}
-    odd = any(unusual(np.asarray(a).dtype) for a in feeds.values())
+    odd = any(unusual(leaf.dtype) for value in feeds.values() for leaf in leaves(value))
     odd = odd or any("bfloat" in kinds.get(n, "") or "float8" in kinds.get(n, "") for n in names)
     with refusals("cannot run the model", ""):
         if not odd:

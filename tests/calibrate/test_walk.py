@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from onnxprune.calibrate import Walk
 from onnxprune.model import Model
@@ -55,3 +56,19 @@ def test_only_what_is_still_read_is_held() -> None:
         list(walk.values(at, []))
         later = {name for n in walk.nodes[at:] for name in n.input}
         assert set(walk.live[0]) <= later, node.name
+
+
+@pytest.mark.parametrize("memory", [0, 2**31])
+def test_lists_of_tensors_are_held_like_tensors(memory: int) -> None:
+    """A list whose length depends on the data lies beside a layer."""
+    net = graphs.Net()
+    net.nodes.append(helper.make_node("SplitToSequence", ["x"], ["parts"], name="parts", axis=0, keepdims=1))
+    h = net.op("Relu", [net.conv("x", "a", 4, 3, 3)], "r")
+    h = net.conv(h, "b", 3, 4, 3)
+    net.op("Add", [net.op("ConcatFromSequence", ["parts"], "joined", axis=0), h], "y")
+    model = graphs.traced(net.model(["N", 3, 8, 8], ["N", 3, 8, 8])).model
+    walk = Walk(model, feeds(model), memory=memory)
+    for at in range(len(walk.nodes)):
+        list(walk.values(at, []))
+    for found, batch in zip(walk.values(len(walk.nodes), ["y"]), feeds(model), strict=True):
+        assert np.allclose(found["y"], capture(model, batch, ["y"])["y"], atol=NEAR, rtol=NEAR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from onnxprune.dead import CAUSES, Dead, settle
 from onnxprune.importance import score
@@ -147,3 +148,17 @@ def test_impossible_groups_are_needed(groups: int, monkeypatch: pytest.MonkeyPat
     node.attribute.extend([*kept, onnx.helper.make_attribute("group", groups)])
     _, dead = found_in(proto)
     assert dead.counts == {"unread": 1}  # what only c2 reads; what c3 makes of its inputs is not known
+
+
+def test_where_a_maximum_was_found_is_no_constant_even_if_the_maximum_is() -> None:
+    """A dead map has the maximum 0; its places depend on the size of the input all the same."""
+    net = graphs.Net()
+    h = net.op("Relu", [net.conv("x", "a", 4, 3, 3)], "r")
+    net.weights["a.w"][:], net.weights["a.b"][:] = 0, -1
+    pool = helper.make_node("MaxPool", [h], ["max", "places"], name="pool", kernel_shape=[2, 2], strides=[2, 2])
+    net.nodes.append(pool)
+    h = net.op("Flatten", [net.op("GlobalAveragePool", [net.op("Cast", ["places"], "cast", to=1)], "mean")], "flat")
+    net.dense(net.op("Relu", [net.dense(h, "b", 6, 4)], "r2"), "c", 5, 6, "y")
+    dense, dead = found_in(net.model(["N", 3, 8, 8], ["N", 5]))
+    assert not dead.counts
+    assert compare(dense, dead.dependencies.model, feeds(dense)).ok

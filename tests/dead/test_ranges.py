@@ -17,8 +17,13 @@ from onnxprune.dead.ranges import (
     unbounded,
     with_zero,
 )
+from onnxprune.dead.walk import Walk
+from onnxprune.runtime import capture
+from tests import graphs
 
 EPS = 1.2e-7  # of float32
+
+RESIZED = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
 
 
 def spans(x: Range) -> tuple[float, float]:
@@ -77,3 +82,29 @@ def test_over_an_axis_a_constant_stays_only_if_it_is_one_number() -> None:
 def test_what_may_be_infinite_has_no_bounds() -> None:
     found = ranged(np.array(0.0), np.array(0.0), np.array(0.0), np.array(False))
     assert not found.zero and not found.constant and spans(found) == (-np.inf, np.inf)
+
+
+CASTS = {f"to {kind}": ("Cast", {"to": kind}) for kind in (2, 3, 6, 7, 9, 10, 12, 16)}
+MODES = {f"linear, {how}": ("Resize", {"mode": "linear", "coordinate_transformation_mode": how}) for how in RESIZED}
+
+
+@pytest.mark.parametrize("case", CASTS | MODES)
+def test_rounding_and_casting_take_nothing_out_of_its_range(case: str) -> None:
+    """Three constant channels and one that depends on the input, through an operator; then back to float32."""
+    kind, attributes = (CASTS | MODES)[case]
+    net = graphs.Net(7)
+    h = net.conv("x", "a", 4, 3)
+    net.weights["a.w"][:3], net.weights["a.b"] = 0, np.array([0, 0.7, -1.3, 0], np.float32)
+    bounds = [net.constant("low", -1.5, np.float32), net.constant("high", 2.25, np.float32)]
+    h = net.op("Clip", [h, *bounds], "c")
+    more = ["", net.constant("scales", [1, 1, 1.7, 0.6], np.float32)] if kind == "Resize" else []
+    h = net.op("Cast", [net.op(kind, [h, *more], "z", **attributes)], "back", to=1)
+    net.op("ReduceSum", [h], "y", keepdims=0)
+    dependencies = graphs.traced(net.model(["N", 3, 8, 8], [], opset=18))
+    name = "back" if kind == "Cast" else "z"
+    found = Walk(dependencies).known[name]
+    for times in (0.01, 1, 100):
+        x = {"x": np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32) * np.float32(times)}
+        held = capture(dependencies.model, x, [name])[name].astype(np.float64)
+        assert (held >= found.low).all() and (held <= found.high).all()
+        assert np.allclose(held, np.where(found.constant, found.value, held), rtol=1e-6, atol=0)

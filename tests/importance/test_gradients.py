@@ -16,10 +16,10 @@ from tests import graphs
 from tests.importance.evidence import gradients
 
 
-def pair() -> onnx.ModelProto:
+def pair(dtype: type = np.float32) -> onnx.ModelProto:
     """Two filters of two weights each."""
-    net = graphs.Net()
-    net.weights["a.weight"] = np.array([[1, 2], [3, -1]], np.float32)
+    net = graphs.Net(dtype=np.dtype(dtype))
+    net.weights["a.weight"] = np.array([[1, 2], [3, -1]], dtype)
     net.op("MatMul", [net.op("Gemm", ["x", "a.weight"], "h", transB=1), net.weight("b.weight", 2, 3)], "y")
     return net.model(["N", 2], ["N", 3])
 
@@ -34,6 +34,16 @@ def test_taylor_by_hand() -> None:
     assert score(dependencies, "taylor", Evidence(gradients={"a.weight": ONE})).values.tolist() == [0, 4]
     found = score(dependencies, "taylor", Evidence(gradients={"a.weight": MORE}))
     assert found.values.tolist() == [4.5, 4] and found.comparable
+
+
+@pytest.mark.parametrize("times", [2e-4, 3e4])
+def test_taylor_multiplies_halves_without_loss(times: float) -> None:
+    """Products that halves round, or that are above the greatest of them."""
+    dependencies = graphs.traced(pair(np.float16))
+    gradient = (ONE * times).astype(np.float16)
+    found = score(dependencies, "taylor", Evidence(gradients={"a.weight": gradient})).values
+    sums = (gradient.astype(np.float64) * [[1, 2], [3, -1]]).sum(axis=1)
+    assert found.tolist() == (sums**2).tolist()
 
 
 def test_hessian_by_hand() -> None:

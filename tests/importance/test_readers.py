@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from onnxprune.calibrate import Walk, anchor_of, readers_of
+from onnxprune.importance import CRITERIA, Evidence, score
 from onnxprune.importance.readers import columns_of, layers, products, readers_by_group, relative_weights
 from onnxprune.runtime import capture, run
 from onnxprune.trace import Dependencies
@@ -114,3 +115,39 @@ def alone(node: onnx.NodeProto, dependencies: Dependencies, x: np.ndarray) -> np
     graph = onnx.helper.make_graph([copy], "one", ends[:1], ends[1:], [weight])
     proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     return run(graphs.loaded(proto), {"g.x": x.astype(np.float32)})["g"].astype(np.float64)
+
+
+def silent() -> Dependencies:
+    """A convolution that never fires, and what reads it."""
+    net = graphs.Net()
+    h = net.op("Relu", [net.conv("x", "a", 8, 3, 3)], "ra")
+    h = net.op("Relu", [net.conv(h, "b", 8, 8, 3)], "rb")
+    h = net.op("Relu", [net.conv(h, "c", 8, 8, 3)], "rc")
+    net.head(h, 8)
+    net.weights["b.b"] = np.full(8, -1e3, np.float32)
+    return graphs.traced(net.model(["N", 3, 8, 8], ["N", 5]))
+
+
+@pytest.mark.parametrize("criterion", ["flap", "lasso", "reconstruction", "thinet"])
+@pytest.mark.parametrize("value", [None, 0.0, 3.0, 1e3])
+def test_layers_that_read_or_compute_constants_are_scored(criterion: str, value: float | None) -> None:
+    """Spreads and variances are 0, or what rounding leaves of them: no warning, and every score is a number."""
+    dependencies = silent() if value is None else graphs.traced(graphs.residual())
+    evidence = samples(dependencies)
+    if value is not None:
+        evidence = Evidence([{"x": np.full((8, 3, 8, 8), value, np.float32)}] * 4)
+    found = score(dependencies, criterion, evidence).values
+    assert np.isfinite(found).all() and (found >= 0).all()
+
+
+@pytest.mark.parametrize("criterion", [name for name, entry in CRITERIA.items() if entry.needs == "samples"])
+@pytest.mark.parametrize("spoilt", [1, 4])
+def test_a_batch_without_a_number_is_left_out(criterion: str, spoilt: int) -> None:
+    dependencies = graphs.traced(graphs.residual())
+    evidence = samples(dependencies)
+    for feeds in evidence.samples[:spoilt]:
+        feeds["x"][:] = np.nan
+    found = score(dependencies, criterion, evidence).values
+    assert np.isfinite(found).all() and (found >= 0).all()
+    if spoilt == 1:
+        assert np.allclose(found, score(dependencies, criterion, Evidence(evidence.samples[1:])).values, rtol=0.1)

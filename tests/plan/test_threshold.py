@@ -80,6 +80,36 @@ def test_rows_and_alignment_never_take_more(name: str, align: int, rows: str) ->
             assert (lost < 0.7 * highest[entry.name]).all()
 
 
+def share_of_highest(dependencies: Dependencies, criterion: str) -> np.ndarray:
+    """Per unit, its filters' scores over the highest of their layer, the largest of several layers'."""
+    scores = score(dependencies, criterion)
+    found = np.zeros(dependencies.unit_count)
+    for group in dependencies.groups:
+        for source in group.sources if scores.filters else ():
+            units, values = dependencies.unit[source.ids].ravel(), scores.filters[source]
+            mine = (units >= 0) & (units < found.size)
+            np.maximum.at(found, units[mine], values[mine] / values.max())
+        if not scores.filters:
+            found[group.units] = scores.values[group.units] / scores.values[group.units].max()
+    return found
+
+
+@pytest.mark.parametrize("criterion", ["l1", "group-norm"])
+@pytest.mark.parametrize("threshold", [0.6, 0.8, 0.95])
+@pytest.mark.parametrize("rows", ["auto", "equal", "whole"])
+@pytest.mark.parametrize("name", ["grouped", "shuffled", "gated", "residual"])
+def test_neither_rows_nor_positions_take_what_lies_above_along(
+    name: str, rows: str, threshold: float, criterion: str
+) -> None:
+    """Positions that must go together, and whole rows, stay where one of their filters is not below."""
+    dependencies = graphs.traced(graphs.ALL[name]())
+    share = share_of_highest(dependencies, criterion)
+    for align in (1, 4):
+        limits = Limits(align=align, rows=rows)
+        found = plan(dependencies, score(dependencies, criterion), Target(threshold=threshold), limits)
+        assert (share[found.removed(dependencies)] < threshold).all()
+
+
 def test_a_layer_that_lies_below_as_a_whole_keeps_a_channel_and_says_so() -> None:
     dependencies = graphs.traced(faded("chain", {"c1.w": list(range(15))}))
     assert removed(dependencies, 0.01) == {"c1.w": list(range(15))}

@@ -85,11 +85,21 @@ def test_multiples_go_without_a_trace(build: object) -> None:
     onnx.checker.check_model(found.model.full())
 
 
-def test_means_that_batch_normalization_tells_are_not_lost() -> None:
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose", "Gemm"])
+def test_means_that_batch_normalization_tells_are_not_lost(kind: str) -> None:
     """A filter like no other: its readers are shifted by what it is on average, if inputs are what BN says."""
     net = graphs.Net()
     h = net.op("Relu", [net.bn(net.conv("x", "a", 4, 4), "n", 4)], "r")
-    net.op("GlobalAveragePool", [net.conv(h, "b", 3, 4)], "y")
+    if kind == "Conv":
+        net.op("GlobalAveragePool", [net.conv(h, "b", 3, 4)], "y")
+    elif kind == "ConvTranspose":  # each place of the output is reached by a quarter of the taps
+        h = net.op(kind, [h, net.weight("b.w", 4, 3, 4, 4), net.weight("b.b", 3)], "b", strides=[2, 2], pads=[1] * 4)
+        net.op("GlobalAveragePool", [h], "y")
+    else:
+        h = net.op("Flatten", [net.op("GlobalAveragePool", [h], "pool")], "flat")
+        h = net.op(kind, [h, net.weight("b.w", 4, 3), net.weight("b.b", 3)], "b", alpha=0.25, beta=3.0)
+        net.constant("last", [0, 3, 1, 1])
+        net.op("Reshape", [h, "last"], "y")
     net.weights["a.w"], net.weights["a.b"] = np.eye(4, dtype=np.float32)[:, :, None, None], np.zeros(4, np.float32)
     net.weights["n.mean"], net.weights["n.var"] = np.zeros(4, np.float32), np.ones(4, np.float32)
     net.weights["n.scale"], net.weights["n.shift"] = np.ones(4, np.float32), np.ones(4, np.float32)
@@ -102,10 +112,11 @@ def test_means_that_batch_normalization_tells_are_not_lost() -> None:
     assert np.abs(after - dense).max() < 0.05 * np.abs(before - dense).max()  # 32,768 draws: 1/181 of a deviation
 
 
-@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish"])
+@pytest.mark.parametrize("kind", ["Sigmoid", "HardSwish", "Pad"])
 def test_what_makes_no_multiple_of_a_multiple_is_left_alone(kind: str) -> None:
     net = graphs.Net()
-    h = net.op(kind, [net.conv("x", "a", 8, 3, 3)], "act")
+    around = [net.constant("ends", [0, 0, 1, 1, 0, 0, 1, 1]), net.constant("five", 5, np.float32)]
+    h = net.op(kind, [net.conv("x", "a", 8, 3, 3), *(around if kind == "Pad" else [])], "act")
     net.head(net.conv(h, "b", 6, 8, 3), 6)
     repeated(net, "a.w", "a.b")
     dependencies = graphs.traced(net.model(["N", 3, 8, 8], ["N", 5]))

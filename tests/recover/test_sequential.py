@@ -194,3 +194,45 @@ def test_few_samples_with_heavy_tails_make_no_layer_worse(name: str, method: str
         assert layer.after <= layer.before if layer.method else layer.note and layer.after == layer.before
     sides = found.before["relative_l2"], found.after["relative_l2"]
     assert found.model is pruned if found.note else sides[1] <= sides[0]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("method", ["ridge", "statistics", "bias"])
+@pytest.mark.parametrize("spoilt", [{0}, {3}, {0, 1, 2, 4, 5, 6}, {3, 7}, set(range(8))])
+def test_batches_without_a_number_spoil_nothing(
+    spoilt: set[int], method: str, wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches to fit to, batches held out, or all of them: what is left of them decides."""
+    if wide:
+        monkeypatch.setattr("onnxprune.recover.refit.COLUMNS", 0)
+    dependencies = graphs.traced(graphs.chain())
+    given = batches(dependencies)
+    for b in spoilt:
+        given[b]["x"][:] = np.nan
+    pruned = rewrite(dependencies, half(dependencies))
+    found = recover(dependencies, half(dependencies), pruned, given, method=method)
+    assert all(np.isfinite(w).all() for w in found.model.weights.values())
+    if len(spoilt) == 1:
+        fresh = batches(dependencies, 9)[8]
+        assert error(dependencies, found.model, fresh) < error(dependencies, pruned, fresh)
+
+
+@pytest.mark.parametrize("memory", [5 * 10**5, 2 * 10**6, 10**7])
+def test_sites_are_kept_only_where_outputs_have_room_too(memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer of 4 inputs and 64 outputs: what is kept is mostly outputs."""
+    net = graphs.Net()
+    h = net.op("Relu", [net.conv("x", "a", 8, 3)], "r")
+    net.head(net.op("Relu", [net.conv(h, "b", 64, 8)], "r2"), 64)
+    dependencies = graphs.traced(net.model(["N", 3, 8, 8], ["N", 5]))
+    refit = importlib.import_module("onnxprune.recover.refit")
+    original, kept = refit.moments, []
+
+    def observed(state: object, at: int, layer: object, anchor: object, *, keep: bool) -> object:
+        found = original(state, at, layer, anchor, keep=keep)
+        kept.extend(sum(a.nbytes for a in (r.inputs, r.found, r.wanted)) for r in found[2] or ())
+        return found
+
+    monkeypatch.setattr(refit, "moments", observed)
+    removed = dependencies.groups[0].units[:4]
+    recover(dependencies, removed, rewrite(dependencies, removed), batches(dependencies), memory=memory)
+    assert sum(kept) <= memory / 2 and (kept or memory < 10**7)
