@@ -107,3 +107,34 @@ def test_it_needs_data(model: Path) -> None:
 def test_a_target_that_no_ratios_meet_is_said(model: Path) -> None:
     found = onnxprune("sensitivity", model, "--data", model.parent / "x.npz", *GRID, "--macs", "0.001")
     assert found.code == 0 and "no ratios are recommended" in found.err and "lose" not in found.out
+
+
+def test_labels_are_those_of_the_samples_or_refused(model: Path) -> None:
+    folder = model.parent
+    held = np.load(folder / "x.npz")
+    name = next(iter(set(held.files) - {"labels"}))
+    np.save(folder / "short.npy", held["labels"][:-1])
+    np.save(folder / "long.npy", np.append(held["labels"], 0))
+    np.save(folder / "one.npy", np.int64(1))
+    base = ["sensitivity", model, "--data", folder / "x.npz", *GRID]
+    for bad, told in (("short", "63 labels"), ("long", "65 labels"), ("one", "no list")):
+        refused = onnxprune(*base, "--labels", folder / f"{bad}.npy")
+        assert refused.code == 1 and told in refused.err
+    (folder / "arrays").mkdir()
+    for n, sample in enumerate(held[name]):
+        np.save(folder / "arrays" / f"{n}.npy", sample)
+    refused = onnxprune("sensitivity", model, "--data", folder / "arrays", *GRID, "--labels", folder / "y.npy")
+    assert refused.code == 1 and "in no order of labels" in refused.err and "--eval" in refused.err
+
+
+def test_labels_stay_with_their_samples_where_not_all_are_taken(model: Path) -> None:
+    folder = model.parent
+    held = np.load(folder / "x.npz")
+    name = next(iter(set(held.files) - {"labels"}))
+    order = np.argsort(np.tile(held["labels"], 8), kind="stable")  # sorted by class, and more than are compared
+    x, y = np.tile(held[name], (8, *(1,) * (held[name].ndim - 1)))[order], np.tile(held["labels"], 8)[order]
+    np.savez(folder / "sorted.npz", **{name: x}, labels=y)
+    base = ["sensitivity", model, "--data", folder / "sorted.npz", *GRID, "--labels", "labels", "--samples", "32"]
+    found = onnxprune(*base, "--json")
+    assert found.code == 0, found.err
+    assert found.json["accuracy"] == 1.0

@@ -38,11 +38,19 @@ from onnxprune.sweep.folder import file_hash
 
 DEFAULT = "0.1:0.9:0.1"
 Data = Annotated[
-    Path, typer.Option(metavar="PATH", help="Typical inputs by input name; outputs are compared on the first 256.")
+    Path,
+    typer.Option(
+        metavar="PATH",
+        help="Typical inputs: an .npz with arrays named after the model's inputs, a folder of .npy files or of images, "
+        "or a Python file with def batches(). Outputs are compared on 256 of them, spread over all.",
+    ),
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="An array of --data, or an .npy file: the class of each sample, for accuracy."),
+    typer.Option(
+        metavar="NAME",
+        help="The class of each sample, for accuracy: an array of the .npz of --data, or an .npy file in its order.",
+    ),
 ]
 Ratios = Annotated[str, typer.Option(metavar="FIRST:LAST:STEP|A,B,..", help="Shares of a group's channels to remove.")]
 Macs = Annotated[float, typer.Option(help="Share of multiply-accumulates to keep, to recommend ratios for.")]
