@@ -96,9 +96,18 @@ def calibration(model: Model, options: Options, samples: Samples | None) -> list
     count = min(options.samples, samples.count)
     found = list(samples.batches(model, size=max(1, min(BATCH, count // FEWEST)), limit=count))
     if len(found) < FEWEST and asked:
-        what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"
-        raise DataError(what, where=str(options.data), remedy="a few hundred unlabelled samples are enough")
+        raise DataError(
+            too_few(options, samples), where=str(options.data), remedy="a few hundred unlabelled samples are enough"
+        )
     return found if len(found) >= FEWEST else []
+
+
+def too_few(options: Options, samples: Samples) -> str:
+    """What is wrong where there are too few samples to fit to."""
+    count = min(options.samples, samples.count)
+    return (
+        f"{count} {'samples are' if count > 1 else 'sample is'} too few to fit to: at least {FEWEST} batches are needed"
+    )
 
 
 def loss_gradients(options: Options) -> Mapping[str, Array]:

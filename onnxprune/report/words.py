@@ -151,6 +151,8 @@ def doubts(about: Mapping[str, Any] | None) -> list[str]:
         found.append(f"nothing says how pixels become the model's input: assumed {how}; say it with --preprocess")
     if about and about.get("unreadable"):
         found.append(f"{plural(int(about['unreadable']), 'image')} could not be read: {about['first_unreadable']}")
+    if about and about.get("too_few"):
+        found.append(f"{about['too_few']}; --data served verification alone, and no weight was refitted")
     return found
 
 
