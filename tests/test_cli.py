@@ -41,12 +41,12 @@ SYNOPSIS = {
     "criteria": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
     "--steps --align auto|N "
-    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --preprocess HOW --recover "
+    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --gradients G.npz --preprocess HOW --recover "
     "--no-recover --samples --seed --threads --through-norms --strict "
     "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
     "sensitivity": "IN.onnx --data PATH --preprocess HOW --output -o S.json --labels NAME "
-    "--eval SCRIPT.py --ratios --criterion --macs "
+    "--eval SCRIPT.py --ratios --criterion --gradients G.npz --macs "
     "--samples --rows --seed --threads --through-norms --fresh --picture S.svg --html R.html --json",
     "demo": "--output",
 }

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxprune.runtime import random_feeds, run
@@ -138,3 +139,16 @@ def test_labels_stay_with_their_samples_where_not_all_are_taken(model: Path) -> 
     found = onnxprune(*base, "--json")
     assert found.code == 0, found.err
     assert found.json["accuracy"] == 1.0
+
+
+def test_channels_are_chosen_by_gradients_and_other_gradients_are_measured_anew(model: Path) -> None:
+    folder, tensors = model.parent, onnx.load(model).graph.initializer
+    base = ["sensitivity", model, "--data", folder / "x.npz", *GRID, "--criterion", "taylor"]
+    found = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        np.savez(folder / "g.npz", **{t.name: rng.normal(size=t.dims).astype(np.float32) for t in tensors})
+        found.append(onnxprune(*base, "--gradients", folder / "g.npz", "--json"))
+        assert found[-1].code == 0, found[-1].err
+        assert found[-1].json["criterion"] == "taylor"
+    assert found[0].json["groups"] != found[1].json["groups"]

@@ -15,6 +15,7 @@ from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Criterion,
+    Gradients,
     HtmlOut,
     In,
     Json,
@@ -71,6 +72,7 @@ def sensitivity(
     script: Script = None,
     ratios: Ratios = DEFAULT,
     criterion: Criterion = "auto",
+    gradients: Gradients = None,
     macs: Macs = 0.5,
     samples: Samples = 1024,
     rows: Rows = "auto",
@@ -83,10 +85,10 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Cut each group alone and see what the outputs lose. Run it again to go on after a stop."""
-    check_side_files([model, data, script], [output, picture], html)
+    check_side_files([model, data, script, gradients], [output, picture], html)
     grid = parse_ratios(ratios)
     common = {"criterion": criterion, "data": data, "seed": seed, "threads": threads, "samples": samples}
-    common |= {"preprocess": preprocess, "through_norms": through_norms}
+    common |= {"preprocess": preprocess, "through_norms": through_norms, "gradients": gradients}
     options = pipeline.Options(**common)  # type: ignore[arg-type]
     classes = pipeline.read_labels(data, labels) if labels else None
     wanted = pipeline.Wanted(grid, classes, *scored_by(script, threads), fresh)

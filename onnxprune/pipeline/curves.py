@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,12 +151,20 @@ def identity(
         "onnxprune": version(),
         "model": content(dependencies.model),
         "data": [digest(batch[name] for name in sorted(batch)) for batch in samples],
-        "criterion": [scores.criterion, options.seed, options.samples],
+        "criterion": [scores.criterion, options.seed, options.samples, gradients_key(options)],
         "through_norms": dependencies.through_norms,
         "rows": rows,
         "labels": "" if wanted.labels is None else digest([wanted.labels]),
         "metric": wanted.key,
     }
+
+
+def gradients_key(options: Options) -> str:
+    """The content of the gradients that channels are chosen by."""
+    if options.gradients is None:
+        return ""
+    with options.gradients.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recommended(curves: Curves, dependencies: Dependencies, scores: Scores, target: Target, rows: str) -> Curves:
