@@ -186,7 +186,8 @@ def read_labels(data: Path, name: str) -> Array:
         try:
             return np.asarray(np.load(name, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"cannot be read ({error})", where=name, remedy="write it with numpy.save") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot be read ({reason})", where=name, remedy="write it with numpy.save") from error
     held, names = read_arrays(data, [name])
     if name not in held:
         what = f"has no array '{name}' (it has: {', '.join(names)})"
