@@ -359,3 +359,9 @@ def test_data_may_hold_other_arrays_and_more_samples_than_are_used(model: Path) 
     rng, data = np.random.default_rng(0), model.with_name("data.npz")
     np.savez(data, x=rng.normal(size=(40, 3, 8, 8)).astype(np.float32), labels=np.array([{}], dtype=object))
     assert onnxprune(*prune(model, "--data", data)).code == 0
+
+
+@pytest.mark.parametrize("name", SYNOPSIS)
+def test_no_word_of_help_is_cut_off_at_80_columns(name: str) -> None:
+    shown = process(name, "--help")  # a pipe has 80
+    assert shown.code == 0 and "…" not in shown.out

@@ -91,6 +91,7 @@ def test_the_metric_of_a_script(model: Path) -> None:
         (["--eval", "none.py"], "is not a file", 1),
         (["--ratios", "0,0.5"], "is not between 0 and 1", 2),
         (["--ratios", "half"], "neither a number nor", 2),
+        (["--picture", "s.png"], "is drawn as SVG", 2),
         (["--macs", "2"], "outside (0, 1)", 1),
         (["--criterion", "l11"], "did you mean 'l1'", 1),
     ],

@@ -54,7 +54,7 @@ Labels = Annotated[
     ),
 ]
 Ratios = Annotated[str, typer.Option(metavar="FIRST:LAST:STEP|A,B,..", help="Shares of a group's channels to remove.")]
-Macs = Annotated[float, typer.Option(help="Share of multiply-accumulates to keep, to recommend ratios for.")]
+Macs = Annotated[float, typer.Option(help="Share of MACs to keep, to recommend ratios for.")]
 Table = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="S.json", help="Write the curves, for --sensitivity; .csv too.")
 ]
@@ -86,6 +86,8 @@ def sensitivity(
 ) -> None:
     """Cut each group alone and see what the outputs lose. Run it again to go on after a stop."""
     check_side_files([model, data, script, gradients], [output, picture], html)
+    if picture is not None and picture.suffix.lower() != ".svg":
+        raise typer.BadParameter(f"'{picture}' is drawn as SVG: end its name in .svg", param_hint="--picture")
     grid = parse_ratios(ratios)
     common = {"criterion": criterion, "data": data, "seed": seed, "threads": threads, "samples": samples}
     common |= {"preprocess": preprocess, "through_norms": through_norms, "gradients": gradients}

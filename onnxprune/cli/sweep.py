@@ -53,7 +53,9 @@ Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Whe
 Ratios = Annotated[
     str | None, typer.Option(metavar=FORM, help=f"Shares of channels to remove. The default is {DEFAULT}.")
 ]
-Macs = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of multiply-accumulates to keep.")]
+Macs = Annotated[
+    str | None, typer.Option(metavar=FORM, help="Shares of MACs (multiplications, each with an addition) to keep.")
+]
 Params = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of parameters to keep.")]
 Speedups = Annotated[str | None, typer.Option(metavar=FORM, help="Speedups to reach, measured one at a time.")]
 Jobs = Annotated[

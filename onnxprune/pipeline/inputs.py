@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, Samples, read
-from onnxprune.errors import DataError, RuntimeUnavailable
+from onnxprune.errors import DataError, PlanError, RuntimeUnavailable
 from onnxprune.importance import CRITERIA, criterion_of, load_gradients
 from onnxprune.importance.registry import Needs
 from onnxprune.model import Array, Model, is_float
@@ -129,8 +129,11 @@ def wanted(options: Options) -> bool:
     """Whether a recovery was asked for that needs samples.
 
     Raises:
-        PlanError: An unknown one was.
+        PlanError: An unknown one was, or none at the same time.
     """
+    if options.recover is False and options.recovery != "auto":
+        what = f"--no-recover and --recovery {options.recovery} contradict each other"
+        raise PlanError(what, remedy="leave one of them out")
     if options.recovery == "auto":
         return bool(options.recover) and options.data is not None
     return options.recover is not False and method_of(options.recovery).needs == "samples"

@@ -120,10 +120,10 @@ def recovery(found: Recovered) -> str:
     parts = [f"{done} {how} on {plural(found.samples, 'sample')}"]
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]
-    if None not in errors:
-        parts.append(f"output error {errors[0]:.1%} to {errors[1]:.1%}")
-    if None not in same:
-        parts.append(f"same top-1 {same[0]:.1%} to {same[1]:.1%}")
+    told = [] if None in errors else [f"output error {errors[0]:.1%} to {errors[1]:.1%}"]
+    told += [] if None in same else [f"same top-1 {same[0]:.1%} to {same[1]:.1%}"]
+    if told:
+        parts.append(f"on {found.held:,} of them, held out: {', '.join(told)}")
     return "; ".join(parts)
 
 
