@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def value(script: Path, model: str, threads: int) -> float:
 
     def run(feeds: Feeds) -> dict[str, Array]:
         """Input name -> array in, output name -> array out."""
+        if not isinstance(feeds, Mapping):
+            raise DataError(f"run was given {type(feeds).__name__}, not {{input: array}}")
         return runtime.run(opened, feeds)
 
     found: Any = evaluate(run)

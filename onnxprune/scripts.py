@@ -71,10 +71,20 @@ def answer_in(worker: str, script: Path, answer: Path, arguments: str) -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # the terminal sends it to all; the parent says what there is to say
     except Exception as error:
-        traceback.print_exc()
-        own = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == script]
-        held = {"error": f"raised {described(error)}" + (f" in line {own[-1].lineno}" if own else "")}
+        own = shown(error, script)
+        held = {"error": f"raised {described(error)}" + (f" in line {own.lineno}" if own else "")}
+        held |= {"remedy": "mend the script"} if own else {}
     answer.write_text(json.dumps(held), encoding="utf-8")
+
+
+def shown(error: Exception, script: Path) -> traceback.FrameSummary | None:
+    """Print what a script raised from its own first line on, and give its last; None if none of its lines ran."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [n for n, frame in enumerate(frames) if Path(frame.filename) == script]
+    told = traceback.TracebackException.from_exception(error)
+    told.stack = traceback.StackSummary.from_list(frames[own[0] :] if own else [])
+    print("".join(told.format()), end="", file=sys.stderr)
+    return frames[own[-1]] if own else None
 
 
 def function_of(script: Path, name: str) -> Any:

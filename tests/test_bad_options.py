@@ -41,6 +41,7 @@ OPTIONS: dict[str, tuple[list[str], str]] = {
     ),
     "a threshold in rounds": (["--threshold", "0.5", "--steps", "2"], "--steps needs a target in MACs, parameters or"),
     "nothing below the threshold": (["--threshold", "0.0001"], "the plan removes nothing"),
+    "recovery that is off": (["--no-recover", "--recovery", "merge"], "--no-recover and --recovery merge contradict"),
     "allocate": (
         ["--allocate", "fairly"],
         "unknown allocation 'fairly'; use one of: auto, uniform, global, sensitivity",

@@ -41,12 +41,12 @@ SYNOPSIS = {
     "criteria": "--markdown",
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
     "--steps --align auto|N "
-    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --preprocess HOW --recover "
+    "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --gradients G.npz --preprocess HOW --recover "
     "--no-recover --samples --seed --threads --through-norms --strict "
     "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
     "sensitivity": "IN.onnx --data PATH --preprocess HOW --output -o S.json --labels NAME "
-    "--eval SCRIPT.py --ratios --criterion --macs "
+    "--eval SCRIPT.py --ratios --criterion --gradients G.npz --macs "
     "--samples --rows --seed --threads --through-norms --fresh --picture S.svg --html R.html --json",
     "demo": "--output",
 }
@@ -359,3 +359,9 @@ def test_data_may_hold_other_arrays_and_more_samples_than_are_used(model: Path) 
     rng, data = np.random.default_rng(0), model.with_name("data.npz")
     np.savez(data, x=rng.normal(size=(40, 3, 8, 8)).astype(np.float32), labels=np.array([{}], dtype=object))
     assert onnxprune(*prune(model, "--data", data)).code == 0
+
+
+@pytest.mark.parametrize("name", SYNOPSIS)
+def test_no_word_of_help_is_cut_off_at_80_columns(name: str) -> None:
+    shown = process(name, "--help")  # a pipe has 80
+    assert shown.code == 0 and "…" not in shown.out

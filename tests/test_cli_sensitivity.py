@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from onnxprune.runtime import random_feeds, run
@@ -90,6 +91,7 @@ def test_the_metric_of_a_script(model: Path) -> None:
         (["--eval", "none.py"], "is not a file", 1),
         (["--ratios", "0,0.5"], "is not between 0 and 1", 2),
         (["--ratios", "half"], "neither a number nor", 2),
+        (["--picture", "s.png"], "is drawn as SVG", 2),
         (["--macs", "2"], "outside (0, 1)", 1),
         (["--criterion", "l11"], "did you mean 'l1'", 1),
     ],
@@ -107,3 +109,47 @@ def test_it_needs_data(model: Path) -> None:
 def test_a_target_that_no_ratios_meet_is_said(model: Path) -> None:
     found = onnxprune("sensitivity", model, "--data", model.parent / "x.npz", *GRID, "--macs", "0.001")
     assert found.code == 0 and "no ratios are recommended" in found.err and "lose" not in found.out
+
+
+def test_labels_are_those_of_the_samples_or_refused(model: Path) -> None:
+    folder = model.parent
+    held = np.load(folder / "x.npz")
+    name = next(iter(set(held.files) - {"labels"}))
+    np.save(folder / "short.npy", held["labels"][:-1])
+    np.save(folder / "long.npy", np.append(held["labels"], 0))
+    np.save(folder / "one.npy", np.int64(1))
+    base = ["sensitivity", model, "--data", folder / "x.npz", *GRID]
+    for bad, told in (("short", "63 labels"), ("long", "65 labels"), ("one", "no list")):
+        refused = onnxprune(*base, "--labels", folder / f"{bad}.npy")
+        assert refused.code == 1 and told in refused.err
+    (folder / "arrays").mkdir()
+    for n, sample in enumerate(held[name]):
+        np.save(folder / "arrays" / f"{n}.npy", sample)
+    refused = onnxprune("sensitivity", model, "--data", folder / "arrays", *GRID, "--labels", folder / "y.npy")
+    assert refused.code == 1 and "in no order of labels" in refused.err and "--eval" in refused.err
+
+
+def test_labels_stay_with_their_samples_where_not_all_are_taken(model: Path) -> None:
+    folder = model.parent
+    held = np.load(folder / "x.npz")
+    name = next(iter(set(held.files) - {"labels"}))
+    order = np.argsort(np.tile(held["labels"], 8), kind="stable")  # sorted by class, and more than are compared
+    x, y = np.tile(held[name], (8, *(1,) * (held[name].ndim - 1)))[order], np.tile(held["labels"], 8)[order]
+    np.savez(folder / "sorted.npz", **{name: x}, labels=y)
+    base = ["sensitivity", model, "--data", folder / "sorted.npz", *GRID, "--labels", "labels", "--samples", "32"]
+    found = onnxprune(*base, "--json")
+    assert found.code == 0, found.err
+    assert found.json["accuracy"] == 1.0
+
+
+def test_channels_are_chosen_by_gradients_and_other_gradients_are_measured_anew(model: Path) -> None:
+    folder, tensors = model.parent, onnx.load(model).graph.initializer
+    base = ["sensitivity", model, "--data", folder / "x.npz", *GRID, "--criterion", "taylor"]
+    found = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        np.savez(folder / "g.npz", **{t.name: rng.normal(size=t.dims).astype(np.float32) for t in tensors})
+        found.append(onnxprune(*base, "--gradients", folder / "g.npz", "--json"))
+        assert found[-1].code == 0, found[-1].err
+        assert found[-1].json["criterion"] == "taylor"
+    assert found[0].json["groups"] != found[1].json["groups"]

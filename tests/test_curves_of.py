@@ -33,3 +33,11 @@ def test_an_input_without_a_sample_axis() -> None:
     samples = Samples(({"x": np.ones((10, 4), np.float32), "s": np.array(2, np.float32)},))
     found = curve_batches(graphs.loaded(proto), samples)
     assert len(found) == 1 and found[0]["s"] == 2
+
+
+def test_samples_in_order_of_their_classes_are_not_of_the_first_class_alone() -> None:
+    values = np.arange(4 * CURVE, dtype=np.float32)
+    samples = Samples(({"x": np.broadcast_to(values[:, None, None, None], (4 * CURVE, 3, 8, 8))},))
+    found = np.concatenate([batch["x"][:, 0, 0, 0] for batch in curve_batches(graphs.loaded(graphs.chain()), samples)])
+    assert len(found) == CURVE and (np.diff(found) > 0).all()
+    assert (np.bincount((found // CURVE).astype(int)) == CURVE // 4).all()

@@ -23,6 +23,10 @@ def evaluate(run):
     return np.float32(run({"x": np.ones((2, 3, 8, 8), np.float32)})["y"].shape[1] + beside.HALF)
 """
 BROKEN = {
+    "feeds": (
+        "import numpy as np\ndef evaluate(run): return run(np.zeros(3))",
+        "run was given ndarray, not {input: array}",
+    ),
     "no function": ("x = 1\n", "defines no function 'evaluate'"),
     "no callable": ("evaluate = 3\n", "defines no function 'evaluate'"),
     "text": ("def evaluate(run): return 'good'\n", "returned str 'good', no finite number"),

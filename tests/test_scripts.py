@@ -88,3 +88,21 @@ def test_nothing_is_left_beside_the_script(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "s.py").write_text("import beside\n\n\ndef answer(word): return beside.word\n")
     ask(worker, tmp_path / "s.py", {"word": ""}, "")
     assert {path.name for path in tmp_path.iterdir()} == {"beside.py", "s.py"}
+
+
+def test_what_a_script_raises_is_shown_from_its_own_lines_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("def answer(word):\n    raise ValueError(word)\n")
+    with pytest.raises(DataError, match=r"raised ValueError: boom in line 2; .*mend the script") as found:
+        ask(worker, script, {"word": "boom"}, "example")
+    assert "example" not in str(found.value)
+    shown = capfd.readouterr().err
+    assert "in answer" in shown and "ValueError: boom" in shown and "in answer_in" not in shown
+    script.write_text("syntax error here\n")
+    with pytest.raises(DataError, match="raised SyntaxError"):
+        ask(worker, script, {"word": ""}, "")
+    shown = capfd.readouterr().err
+    assert "syntax error here" in shown and "importlib" not in shown
+    script.write_text("def answer(): return 1\n")
+    with pytest.raises(DataError, match=r"raised TypeError.*; example"):
+        ask(worker, script, {"word": "boom"}, "example")

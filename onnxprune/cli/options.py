@@ -13,7 +13,9 @@ from onnxprune import pipeline
 In = Annotated[Path, typer.Argument(metavar="IN.onnx", help="The exported model. It is never changed.")]
 Out = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.onnx", help="Where the pruned model goes.")]
 Ratio = Annotated[float | None, typer.Option(help="Share of channels to remove, in (0, 1). The default is 0.3.")]
-Macs = Annotated[float | None, typer.Option(help="Share of multiply-accumulates to keep, in (0, 1).")]
+Macs = Annotated[
+    float | None, typer.Option(help="Share of MACs (multiplications, each with an addition) to keep, in (0, 1).")
+]
 Params = Annotated[float | None, typer.Option(help="Share of parameters to keep, in (0, 1).")]
 Threshold = Annotated[
     float | None,
@@ -89,9 +91,10 @@ Preprocessing = Annotated[
     str | None,
     typer.Option(
         metavar="HOW",
-        help="How images of --data become the model's input: a preset (imagenet, 0..1, -1..1, 0..255, caffe, clip), or "
-        "size=224,resize=256,crop=center,mean=0.485:0.456:0.406,std=0.229:0.224:0.225,scale=255,layout=NCHW,"
-        "channels=RGB, or both. What is left out is read from the model; the report says what was done.",
+        help="How images of --data become the model's input: a preset (imagenet, clip, inception, 0..1, -1..1, 0..255, "
+        "caffe), or keys with commas between them (size=224, resize=256, crop=center or none, interpolation=..., "
+        "scale=255, mean= and std= one number or as 0.485:0.456:0.406, layout=NCHW, channels=RGB), or both. What is "
+        "left out is read from the model; the report says what was done.",
     ),
 ]
 Script = Annotated[

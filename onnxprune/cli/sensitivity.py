@@ -15,6 +15,7 @@ from onnxprune.cli.commands import app, check_side_files
 from onnxprune.cli.console import progress, show
 from onnxprune.cli.options import (
     Criterion,
+    Gradients,
     HtmlOut,
     In,
     Json,
@@ -38,14 +39,22 @@ from onnxprune.sweep.folder import file_hash
 
 DEFAULT = "0.1:0.9:0.1"
 Data = Annotated[
-    Path, typer.Option(metavar="PATH", help="Typical inputs by input name; outputs are compared on the first 256.")
+    Path,
+    typer.Option(
+        metavar="PATH",
+        help="Typical inputs: an .npz with arrays named after the model's inputs, a folder of .npy files or of images, "
+        "or a Python file with def batches(). Outputs are compared on 256 of them, spread over all.",
+    ),
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="An array of --data, or an .npy file: the class of each sample, for accuracy."),
+    typer.Option(
+        metavar="NAME",
+        help="The class of each sample, for accuracy: an array of the .npz of --data, or an .npy file in its order.",
+    ),
 ]
 Ratios = Annotated[str, typer.Option(metavar="FIRST:LAST:STEP|A,B,..", help="Shares of a group's channels to remove.")]
-Macs = Annotated[float, typer.Option(help="Share of multiply-accumulates to keep, to recommend ratios for.")]
+Macs = Annotated[float, typer.Option(help="Share of MACs to keep, to recommend ratios for.")]
 Table = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="S.json", help="Write the curves, for --sensitivity; .csv too.")
 ]
@@ -63,6 +72,7 @@ def sensitivity(
     script: Script = None,
     ratios: Ratios = DEFAULT,
     criterion: Criterion = "auto",
+    gradients: Gradients = None,
     macs: Macs = 0.5,
     samples: Samples = 1024,
     rows: Rows = "auto",
@@ -75,10 +85,11 @@ def sensitivity(
     as_json: Json = False,
 ) -> None:
     """Cut each group alone and see what the outputs lose. Run it again to go on after a stop."""
-    check_side_files([model, data, script], [output, picture], html)
+    check_side_files([model, data, script, gradients], [output, picture], html)
+    check_picture(picture)
     grid = parse_ratios(ratios)
     common = {"criterion": criterion, "data": data, "seed": seed, "threads": threads, "samples": samples}
-    common |= {"preprocess": preprocess, "through_norms": through_norms}
+    common |= {"preprocess": preprocess, "through_norms": through_norms, "gradients": gradients}
     options = pipeline.Options(**common)  # type: ignore[arg-type]
     classes = pipeline.read_labels(data, labels) if labels else None
     wanted = pipeline.Wanted(grid, classes, *scored_by(script, threads), fresh)
@@ -89,6 +100,16 @@ def sensitivity(
         typer.echo(json.dumps(found.to_dict(), indent=2))
     else:
         show(curves_view(found))
+
+
+def check_picture(picture: Path | None) -> None:
+    """Refuse a picture whose name promises another format.
+
+    Raises:
+        typer.BadParameter: It does.
+    """
+    if picture is not None and picture.suffix.lower() != ".svg":
+        raise typer.BadParameter(f"'{picture}' is drawn as SVG: end its name in .svg", param_hint="--picture")
 
 
 def parse_ratios(text: str) -> tuple[float, ...]:

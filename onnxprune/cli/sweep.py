@@ -17,6 +17,7 @@ from onnxprune.cli.options import (
     Allocate,
     Criterion,
     Data,
+    Gradients,
     HtmlOut,
     In,
     Json,
@@ -52,7 +53,9 @@ Folder = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Whe
 Ratios = Annotated[
     str | None, typer.Option(metavar=FORM, help=f"Shares of channels to remove. The default is {DEFAULT}.")
 ]
-Macs = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of multiply-accumulates to keep.")]
+Macs = Annotated[
+    str | None, typer.Option(metavar=FORM, help="Shares of MACs (multiplications, each with an addition) to keep.")
+]
 Params = Annotated[str | None, typer.Option(metavar=FORM, help="Shares of parameters to keep.")]
 Speedups = Annotated[str | None, typer.Option(metavar=FORM, help="Speedups to reach, measured one at a time.")]
 Jobs = Annotated[
@@ -63,8 +66,8 @@ Backend = Annotated[
     typer.Option(
         metavar="NAME",
         help="Who works on candidates: processes (loky), threads (threading), or a cluster (dask, ray). On a cluster "
-        "IN.onnx, DIR, --data and --eval must be on a disk that all machines share. Timings are always taken here, "
-        "alone.",
+        "IN.onnx, DIR and the files of other options must be on a disk that all machines share. Timings are always "
+        "taken here, alone.",
     ),
 ]
 Scheduler = Annotated[
@@ -93,6 +96,7 @@ def sweep(
     layer_ratio: LayerRatio = None,
     rows: Rows = "auto",
     data: Data = None,
+    gradients: Gradients = None,
     preprocess: Preprocessing = None,
     recover: Recover = None,
     samples: Samples = 1024,
@@ -111,11 +115,11 @@ def sweep(
 ) -> None:
     """Prune to many targets and find the front of speed, size and fidelity. Run it again to go on after a stop."""
     wanted = parse_targets(ratios, macs, params, speedups)
-    check_page([model, data, script, sensitivity], html, output)
+    check_page([model, data, script, gradients, sensitivity], html, output)
     limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
     given: dict[str, Any] = {"recover": recover, "samples": samples, "preprocess": preprocess}
-    given |= {"allocate": allocate, "sensitivity": sensitivity, "steps": steps}
+    given |= {"allocate": allocate, "sensitivity": sensitivity, "steps": steps, "gradients": gradients}
     options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
     with progress() as observe:

@@ -59,7 +59,9 @@ def check_shape(info: onnx.ValueInfoProto, array: Array, where: str, *, whole: b
     if not fits or array.size == 0:
         expected = "any shape" if dims is None else " x ".join("any" if d is None else str(d) for d in dims) or "()"
         shape = " x ".join(map(str, array.shape)) or "()"
-        what = f"array '{info.name}' has shape {shape}, the model's input takes {expected}"
+        none = bool(array.ndim) and not len(array)
+        takes = "which is no sample" if none else f"the model's input takes {expected}"
+        what = f"array '{info.name}' has shape {shape}, {takes}"
         raise DataError(what, where=where, remedy="the first axis counts samples; the others must match")
 
 

@@ -49,4 +49,5 @@ def read_arrays(path: Path, wanted: Sequence[str]) -> tuple[dict[str, Array], li
             return {name: held[name] for name in wanted if name in held.files}, list(held.files)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        remedy = "check the path" if isinstance(error, FileNotFoundError) else remedy
         raise DataError(f"cannot be read ({reason})", where=str(path), remedy=remedy) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from zipfile import is_zipfile
 
 from onnxprune.data.images import ENDINGS, read_images
 from onnxprune.data.listing import walked
@@ -26,10 +27,14 @@ def kind_of(path: Path) -> str:
     """What lies there: 'npz', 'npy', 'images' or 'script'.
 
     Raises:
-        DataError: A folder with nothing to read, or with two kinds.
+        DataError: A folder with nothing to read, or with two kinds; a file of no kind.
     """
+    ending = path.suffix.lower()
+    if path.is_file() and ending not in (".py", ".npz") and not is_zipfile(path):
+        remedy = f"name the folder it lies in, or {KINDS}" if ending in (".npy", *ENDINGS) else KINDS
+        raise DataError("is not an .npz archive", where=str(path), remedy=remedy)
     if not path.is_dir():
-        return "script" if path.suffix.lower() == ".py" else "npz"
+        return "script" if ending == ".py" else "npz"
     endings = {file.suffix.lower() for file in walked(path)}
     arrays, images = ".npy" in endings, not endings.isdisjoint(ENDINGS)
     if arrays and images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from onnxprune.cache import cache_path
 from onnxprune.data import Feeds, Samples, read
 from onnxprune.data.npz import read_arrays
-from onnxprune.data.samples import samples_in
+from onnxprune.data.read import kind_of
+from onnxprune.data.samples import taken
 from onnxprune.errors import DataError, PlanError
 from onnxprune.importance import Scores
 from onnxprune.model import Array, Model
@@ -24,6 +26,7 @@ from onnxprune.sensitivity.record import digest
 from onnxprune.trace import Dependencies
 
 CURVE = 256  # samples that outputs are compared on, at most: curves of 1,024 look the same
+LABELS = "labels of --labels"  # beside the inputs, while samples are taken
 BATCH, BYTES = 64, 2**22  # samples that run together, and bytes of input that do
 
 
@@ -46,22 +49,53 @@ class Wanted:
     fresh: bool = False
 
 
-def curve_batches(model: Model, samples: Samples) -> list[Feeds]:
+def curve_batches(model: Model, samples: Samples, seed: int = 0) -> list[Feeds]:
     """The samples that outputs are compared on, in batches."""
+    return compared(model, samples, None, seed)[0]
+
+
+def compared(model: Model, samples: Samples, labels: Array | None, seed: int) -> tuple[list[Feeds], Array | None]:
+    """The samples that outputs are compared on, in batches, spread over all there are; and their labels."""
+    samples, labels = spread_over(model, samples, labels, CURVE, seed)
     each = sum(array.nbytes // len(array) for array in samples.sets[0].values() if array.ndim)
-    return list(samples.batches(model, size=max(1, min(BATCH, BYTES // max(1, each))), limit=CURVE))
+    return list(samples.batches(model, size=max(1, min(BATCH, BYTES // max(1, each))), limit=CURVE)), labels
 
 
-def all_samples(model: Model, options: Options, wanted: Wanted) -> Samples:
-    """The user's samples; all of them where they have labels, which are in the same order.
+def spread_over(
+    model: Model, samples: Samples, labels: Array | None, limit: int, seed: int
+) -> tuple[Samples, Array | None]:
+    """As many samples as are wanted, spread over all if they have one shape, and their labels."""
+    if len(samples.sets) > 1:
+        return samples, labels
+    held = {**samples.sets[0], **({} if labels is None else {LABELS: labels})}
+    held = dict(taken(model, held, limit, seed))
+    labels = held.pop(LABELS, None)
+    return replace(samples, sets=(held,)), labels
+
+
+def all_samples(model: Model, options: Options, wanted: Wanted) -> tuple[Samples, Wanted]:
+    """The user's samples, and what is asked of them: with the labels of those that are taken.
 
     Raises:
-        DataError: There are none, or they do not fit.
+        DataError: There are none, or they or the labels do not fit.
     """
     if options.data is None:
         raise DataError("outputs are compared on samples", remedy="give typical inputs with --data")
-    count = max(CURVE, options.samples, 0 if wanted.labels is None else len(wanted.labels))
-    return read(model, options.data, count, preprocess=options.preprocess, seed=options.seed)
+    how = {"preprocess": options.preprocess, "seed": options.seed}
+    count, labels = max(CURVE, options.samples), wanted.labels
+    if labels is None:
+        return read(model, options.data, count, **how), wanted  # type: ignore[arg-type]
+    if labels.ndim == 0:
+        raise DataError("the labels are no list", remedy="give one integer for each sample")
+    if kind_of(options.data) != "npz":
+        what = "--labels go with an .npz: samples of files and scripts come in no order of labels"
+        raise DataError(what, where=str(options.data), remedy="put samples and labels into one .npz, or use --eval")
+    found = read(model, options.data, max(count, len(labels)), **how)  # type: ignore[arg-type]
+    if found.about["of"] != len(labels):
+        what = f"there are {len(labels):,} labels and {found.about['of']:,} samples"
+        raise DataError(what, where=str(options.data), remedy="give one label for each sample, in their order")
+    found, labels = spread_over(model, found, labels, count, options.seed)
+    return found, replace(wanted, labels=labels)
 
 
 def curves_of(
@@ -84,17 +118,19 @@ def curves_of(
         options: Data, seed, threads and so on.
         rows: As of `Limits`.
         wanted: The grid, and what is asked beside.
-        samples: The user's, if they were read; in the order of the labels, if there are any.
+        samples: The user's, if they were read; the labels are then those of these samples.
         observe: Called with a stage's name and the share of it that is done.
 
     Raises:
         DataError: There is no data, or it does not fit.
     """
     wanted = wanted or Wanted()
-    given = curve_batches(original, samples or all_samples(original, options, wanted))
+    if samples is None:
+        samples, wanted = all_samples(original, options, wanted)
+    given, labels = compared(original, samples, wanted.labels, options.seed)
+    wanted = replace(wanted, labels=labels)
     key = identity(dependencies, scores, options, rows, given, wanted)
     record = Record.opened(cache_path("sensitivity", key), key, fresh=wanted.fresh)
-    labels = None if wanted.labels is None else wanted.labels[: samples_in(given)]
     question = Question(given, wanted.ratios, labels, wanted.metric, rows)
     name = str(original.path or "model")
     found = analyse(dependencies, scores, question, record, model=name, threads=options.threads, observe=observe)
@@ -115,12 +151,20 @@ def identity(
         "onnxprune": version(),
         "model": content(dependencies.model),
         "data": [digest(batch[name] for name in sorted(batch)) for batch in samples],
-        "criterion": [scores.criterion, options.seed, options.samples],
+        "criterion": [scores.criterion, options.seed, options.samples, gradients_key(options)],
         "through_norms": dependencies.through_norms,
         "rows": rows,
         "labels": "" if wanted.labels is None else digest([wanted.labels]),
         "metric": wanted.key,
     }
+
+
+def gradients_key(options: Options) -> str:
+    """The content of the gradients that channels are chosen by."""
+    if options.gradients is None:
+        return ""
+    with options.gradients.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recommended(curves: Curves, dependencies: Dependencies, scores: Scores, target: Target, rows: str) -> Curves:
@@ -142,7 +186,8 @@ def read_labels(data: Path, name: str) -> Array:
         try:
             return np.asarray(np.load(name, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"cannot be read ({error})", where=name, remedy="write it with numpy.save") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot be read ({reason})", where=name, remedy="write it with numpy.save") from error
     held, names = read_arrays(data, [name])
     if name not in held:
         what = f"has no array '{name}' (it has: {', '.join(names)})"

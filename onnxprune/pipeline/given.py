@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from onnxprune.data import Samples, kind_of
 from onnxprune.metric import metric, metric_of
 from onnxprune.model import Model
-from onnxprune.pipeline.inputs import calibration, read_samples
+from onnxprune.pipeline.inputs import calibration, read_samples, too_few
 from onnxprune.pipeline.options import Options, Pruned
 from onnxprune.plan import Plan
 from onnxprune.progress import Observer
@@ -41,6 +42,14 @@ def gathered(
         observe("metric of the dense model", 0.0)
         value = metric(options.script, source, threads=options.threads)
     return Given(samples, batches, value)
+
+
+def told(given: Given, options: Options) -> Mapping[str, Any] | None:
+    """What a report says of the samples, and whether they were too few to be fitted to; None without any."""
+    if given.samples is None:
+        return None
+    idle = options.recover is None and options.recovery == "auto" and not given.batches
+    return {**given.samples.about, **({"too_few": too_few(options, given.samples)} if idle else {})}
 
 
 def prepared_as(options: Options, chosen: Plan) -> Options:

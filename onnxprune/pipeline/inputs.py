@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.bench import Comparison, bench
 from onnxprune.data import Feeds, Samples, read
-from onnxprune.errors import DataError, RuntimeUnavailable
+from onnxprune.errors import DataError, PlanError, RuntimeUnavailable
 from onnxprune.importance import CRITERIA, criterion_of, load_gradients
 from onnxprune.importance.registry import Needs
 from onnxprune.model import Array, Model, is_float
@@ -96,9 +96,18 @@ def calibration(model: Model, options: Options, samples: Samples | None) -> list
     count = min(options.samples, samples.count)
     found = list(samples.batches(model, size=max(1, min(BATCH, count // FEWEST)), limit=count))
     if len(found) < FEWEST and asked:
-        what = f"{count} samples are too few to fit to: at least {FEWEST} batches are needed"
-        raise DataError(what, where=str(options.data), remedy="a few hundred unlabelled samples are enough")
+        raise DataError(
+            too_few(options, samples), where=str(options.data), remedy="a few hundred unlabelled samples are enough"
+        )
     return found if len(found) >= FEWEST else []
+
+
+def too_few(options: Options, samples: Samples) -> str:
+    """What is wrong where there are too few samples to fit to."""
+    count = min(options.samples, samples.count)
+    return (
+        f"{count} {'samples are' if count > 1 else 'sample is'} too few to fit to: at least {FEWEST} batches are needed"
+    )
 
 
 def loss_gradients(options: Options) -> Mapping[str, Array]:
@@ -120,8 +129,11 @@ def wanted(options: Options) -> bool:
     """Whether a recovery was asked for that needs samples.
 
     Raises:
-        PlanError: An unknown one was.
+        PlanError: An unknown one was, or none at the same time.
     """
+    if options.recover is False and options.recovery != "auto":
+        what = f"--no-recover and --recovery {options.recovery} contradict each other"
+        raise PlanError(what, remedy="leave one of them out")
     if options.recovery == "auto":
         return bool(options.recover) and options.data is not None
     return options.recover is not False and method_of(options.recovery).needs == "samples"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from onnxprune.data import Samples
 from onnxprune.dead import Dead, settle
@@ -19,8 +20,8 @@ from onnxprune.model import Array, Model, load, save
 from onnxprune.normalise import normalise
 from onnxprune.outputs import check_output, check_weights
 from onnxprune.pipeline.allocate import Case, allocation, check_allocation
-from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as
-from onnxprune.pipeline.inputs import fits, sample, time_pair, timing_feeds
+from onnxprune.pipeline.given import Given, evaluated, gathered, noted, prepared_as, told
+from onnxprune.pipeline.inputs import sample, time_pair, timing_feeds
 from onnxprune.pipeline.options import DEFAULT_RATIO, Options, Pruned, Receiver, ignore
 from onnxprune.pipeline.plans import TimedPlans, not_all, nothing_removed, planned, planner, step_for
 from onnxprune.pipeline.ranked import ranked, ranked_by
@@ -249,7 +250,7 @@ def carry_out(
     if options.strict and found.isolated:
         raise not_all(found.isolated)
     made = noted(found.plan, given.samples)
-    report = reported(original, dependencies, replace(found, plan=made), output, scores, given)
+    report = reported(original, dependencies, replace(found, plan=made), output, scores, told(given, options))
     if dead:
         same = (original, dependencies, found.removed, found.model, verified)
         lossless = unchanged(*same, threads=options.threads) if harmless(dead, found.removed) else None
@@ -267,14 +268,19 @@ def carry_out(
 
 
 def reported(
-    original: Model, dependencies: Dependencies, found: Verified, output: Path, scores: Scores | None, given: Given
+    original: Model,
+    dependencies: Dependencies,
+    found: Verified,
+    output: Path,
+    scores: Scores | None,
+    data: Mapping[str, Any] | None,
 ) -> Report:
     """The report of a plan that was carried out, before anything was timed. It names what the input file names."""
     names = (str(original.path or "model"), str(output))
     gone = removal(dependencies, found.removed)
     facts = (found.plan, found.removed, gone, found.equivalence)
     report = make_report(dependencies, *facts, isolated=found.isolated, names=names, scores=scores)
-    return replace(report, data=given.samples.about if given.samples else None)
+    return replace(report, data=data)
 
 
 def refitted(
@@ -288,8 +294,6 @@ def refitted(
     """With other weights. It comes after verification: masked and pruned agree up to here only."""
     if done.report.lossless:
         return done
-    if done.report.data is not None and not samples and fits(options):
-        done = replace(done, report=replace(done.report, data={**done.report.data, "too_few": True}))
     found = recovered(dependencies, removed, done.model, samples, options, observe)
     return done if found is None else replace(done, model=found.model, report=replace(done.report, recovery=found))
 

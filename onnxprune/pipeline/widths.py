@@ -86,7 +86,7 @@ def sensitivity(
     """
     target = Target(macs=macs)
     original, dependencies = prepare(source, observe, through_norms=options.through_norms)
-    samples = all_samples(original, options, wanted or Wanted())
+    samples, wanted = all_samples(original, options, wanted or Wanted())
     scores = ranked(dependencies, calibration(original, options, samples), options, observe)
     how = {"samples": samples, "observe": observe}
     found = curves_of(original, dependencies, scores, options, rows, wanted, **how)  # type: ignore[arg-type]

@@ -106,7 +106,8 @@ class Plan:
         try:
             return parse(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise PlanError(f"cannot be read ({error})", where=str(path), remedy="check the path") from error
+            reason = getattr(error, "strerror", None) or error
+            raise PlanError(f"cannot be read ({reason})", where=str(path), remedy="check the path") from error
         except (KeyError, TypeError, ValueError) as error:
             what = f"is not an onnxprune plan ({error})"
             raise PlanError(what, where=str(path), remedy="write one with 'onnxprune prune --plan-out'") from error

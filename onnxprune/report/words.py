@@ -120,10 +120,10 @@ def recovery(found: Recovered) -> str:
     parts = [f"{done} {how} on {plural(found.samples, 'sample')}"]
     errors = [side["relative_l2"] for side in (found.before, found.after)]
     same = [side["agreement"] for side in (found.before, found.after)]
-    if None not in errors:
-        parts.append(f"output error {errors[0]:.1%} to {errors[1]:.1%}")
-    if None not in same:
-        parts.append(f"same top-1 {same[0]:.1%} to {same[1]:.1%}")
+    told = [] if None in errors else [f"output error {errors[0]:.1%} to {errors[1]:.1%}"]
+    told += [] if None in same else [f"same top-1 {same[0]:.1%} to {same[1]:.1%}"]
+    if told:
+        parts.append(f"on {found.held:,} of them, held out: {', '.join(told)}")
     return "; ".join(parts)
 
 
@@ -152,8 +152,7 @@ def doubts(about: Mapping[str, Any] | None) -> list[str]:
     if about and about.get("unreadable"):
         found.append(f"{plural(int(about['unreadable']), 'image')} could not be read: {about['first_unreadable']}")
     if about and about.get("too_few"):
-        count = plural(int(about["samples"]), "sample")
-        found.append(f"nothing is fitted to {count}, which is too few: they only verify; a few hundred are enough")
+        found.append(f"{about['too_few']}; --data served verification alone, and no weight was refitted")
     return found
 
 

@@ -171,7 +171,8 @@ def read(path: Path, dependencies: Dependencies) -> Curves:
     try:
         found = parse(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", where=str(path), remedy=remedy) from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot be read ({reason})", where=str(path), remedy=remedy) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"is no sensitivity analysis ({error})", where=str(path), remedy=remedy) from error
     names = [group.name for group in dependencies.groups]

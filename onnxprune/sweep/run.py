@@ -31,6 +31,7 @@ from onnxprune.sweep.folder import SCHEMA, Folder, data_hash, digest, file_hash,
 from onnxprune.sweep.pool import Pool, check_installed, spread
 from onnxprune.sweep.work import DENSE, Job, Outcome, finished, opened, quiet, samples_of, stage_key, work
 
+FILES = ("data", "sensitivity", "gradients")  # options that count by their content
 MACHINE = ("cpu", "simd", "cores", "onnxruntime")  # times taken where one of these differs do not compare
 
 
@@ -112,8 +113,8 @@ def sweep(
 
 def resolved(options: Options) -> Options:
     """With paths that hold in any folder."""
-    data, curves = (path.resolve() if path else None for path in (options.data, options.sensitivity))
-    return replace(options, data=data, sensitivity=curves)
+    given: dict[str, Any] = {name: getattr(options, name) for name in FILES}
+    return replace(options, **{name: path.resolve() for name, path in given.items() if path})
 
 
 def prepared(source: Path, place: Folder, limits: Limits, options: Options, observe: Observer) -> Options:
@@ -140,18 +141,17 @@ def check(source: Path, options: Options, settings: Settings) -> None:
     if options.data is not None and not options.data.exists():
         raise DataError("the data do not exist", where=str(options.data), remedy="check the path")
     curves = options.sensitivity, "the analysis of --sensitivity"
-    for path, what in (curves, (settings.script, "the script of --eval")):
+    gradients = options.gradients, "the .npz of --gradients"
+    for path, what in (curves, gradients, (settings.script, "the script of --eval")):
         if path is not None and not path.is_file():
             raise DataError(f"{what} is not a file", where=str(path), remedy="check the path")
 
 
 def sweep_key(source: Path, limits: Limits, options: Options) -> str:
     """Of all that every candidate depends on: the model's and the data's content, limits, options, version."""
-    same = {k: v for k, v in asdict(options).items() if k not in ("data", "sensitivity", "time", "overwrite", "step")}
-    data = [
-        data_hash(options.data) if options.data else "",
-        file_hash(options.sensitivity) if options.sensitivity else "",
-    ]
+    same = {k: v for k, v in asdict(options).items() if k not in (*FILES, "time", "overwrite", "step")}
+    given = [getattr(options, name) for name in FILES]
+    data = [data_hash(path) if path else "" for path in given]
     if options.data and (left := source.with_name(CONFIG)).is_file():
         data.append(file_hash(left))
     return digest([SCHEMA, version(), model_hash(source), asdict(limits), same, *data])

@@ -55,3 +55,23 @@ def test_folders_with_nothing_or_with_two_kinds_are_refused(tmp_path: Path) -> N
     Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "x.png")
     with pytest.raises(DataError, match="holds arrays and images"):
         kind_of(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "advice"), [("x.npy", "folder"), ("x.PNG", "folder"), ("x.txt", "give an .npz")])
+def test_one_file_that_is_no_archive_is_told_what_to_be(name: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"no archive")
+    with pytest.raises(DataError, match=advice) as found:
+        read(taking(SHAPE), tmp_path / name, 9)
+    assert "write it with numpy.savez" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["none", "none.npz", "none.npy"])
+def test_a_path_that_is_not_there_is_to_be_checked(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No such file or directory.*check the path"):
+        read(taking(SHAPE), tmp_path / name, 9)
+
+
+def test_no_samples_are_said_to_be_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((0, 3, 4, 4), np.float32))
+    with pytest.raises(DataError, match="which is no sample"):
+        read(taking(SHAPE), tmp_path / "x.npz", 9)

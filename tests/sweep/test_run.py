@@ -339,3 +339,21 @@ def test_the_sensitivity_is_measured_once_for_all_candidates(model: Path, monkey
     assert len(calls) == 1 and all(p.macs and p.macs <= 0.8 for p in found.front.points[1:])
     with pytest.raises(OnnxpruneError, match="unknown allocation"):
         run(model, wanted=wanted, allocate="fairly")
+
+
+def test_gradients_are_those_of_every_candidate_and_of_the_folder(model: Path) -> None:
+    def given(seed: int) -> None:
+        rng, tensors = np.random.default_rng(seed), onnx.load(model).graph.initializer
+        np.savez(model.with_name("g.npz"), **{t.name: rng.normal(size=t.dims).astype(np.float32) for t in tensors})
+
+    options = ["--ratios", "0.4", "--criterion", "taylor", "--gradients", model.with_name("g.npz")]
+    given(1)
+    found = command(model, *options)
+    assert found.code == 0, found.err
+    plan = json.loads(model.with_name("out").joinpath("ratio-0.4.plan.json").read_text())
+    assert plan["settings"]["criterion"] == "taylor"
+    given(2)
+    refused = command(model, *options)
+    assert refused.code == 1 and "other options" in refused.err
+    lacking = command(model, *options[:-1], model.with_name("none.npz"))
+    assert lacking.code == 1 and "the .npz of --gradients is not a file" in lacking.err
