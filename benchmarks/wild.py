@@ -5,8 +5,8 @@
 
 No images came with these models. They are shown mosaics of CIFAR-10 pictures, enlarged twice, in the range of values
 that each expects: training pictures to choose and fit by, test pictures to measure the relative L2 error of the worst
-output against the dense model's. Methods as in accuracy.py; l1 takes the same share of every group, the residual
-stream's too. An interrupted run goes on where it was.
+output against the dense model's, before recovery and behind it. l1 takes the same share of every group, the residual
+stream's too; reconstruction also chooses where. An interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from li2016 import markdown_table
 
 from onnxprune.cost import cost
 from onnxprune.fidelity import fidelity
-from onnxprune.importance import Evidence, score
+from onnxprune.importance import Evidence, Scores, score
 from onnxprune.model import Model, load
 from onnxprune.normalise import normalise
 from onnxprune.plan import Target, plan
 from onnxprune.recover import recover
 from onnxprune.rewrite import rewrite
-from onnxprune.trace import trace
+from onnxprune.trace import Dependencies, trace
 
 RESULTS = Path(__file__).resolve().parent / "results" / "wild.json"
 COMMAND = "python benchmarks/wild.py --shared ../shared"
@@ -50,11 +50,11 @@ MODELS: dict[str, tuple[str, float, float]] = {
     "Style transfer (candy)": ("windows__fns-candy.onnx", 1.0, 0.0),
 }
 CUTS = (0.3, 0.5)  # of the MACs
-METHODS = ("l1", "l1, recovered", "reconstruction", "reconstruction, recovered")
+CRITERIA = ("l1", "reconstruction")
 FITTED, HELD = 128, 32  # images to fit to, and to measure by
 OPEN = 224  # pixels where the model leaves the size open
 THREADS, BATCH = 2, 16
-KEYS = ("model", "cut", "method")
+KEYS = ("model", "criterion", "cut")
 Batches = list[dict[str, np.ndarray]]
 
 
@@ -81,39 +81,59 @@ def batches(model: Model, pictures: np.ndarray, count: int, factor: float, shift
     return [{info.name: images[i : i + step]} for i in range(0, count, step)]
 
 
-def measure(path: Path, job: tuple[str, float, str], given: tuple[Batches, Batches]) -> dict[str, Any]:
+@lru_cache(maxsize=1)
+def prepared(path: Path, scale: tuple[float, float]) -> tuple[Dependencies, Batches, Batches]:
+    """A traced model, what is fitted to and what is measured by."""
+    model = load(path)
+    train, test = (np.load(path.parents[1] / "cifar10" / f"cifar10_{n}.npz")["x"] for n in ("train_10k", "test"))
+    return trace(normalise(model)), batches(model, train, FITTED, *scale), batches(model, test, HELD, *scale)
+
+
+@lru_cache(maxsize=1)
+def scored(path: Path, scale: tuple[float, float], criterion: str) -> tuple[Scores, float]:
+    """Scores, which serve all cuts, and the seconds they took."""
+    dependencies, fitted, _ = prepared(path, scale)
+    began = time.perf_counter()
+    return score(dependencies, criterion, Evidence(fitted, threads=THREADS)), time.perf_counter() - began
+
+
+def measure(shared: Path, job: tuple[str, str, float]) -> dict[str, Any]:
     """One row."""
-    _, cut, method = job
-    dependencies = trace(normalise(load(path)))
-    began, fitted = time.perf_counter(), given[0]
-    scores = score(dependencies, method.split(",")[0], Evidence(fitted, threads=THREADS))
+    name, criterion, cut = job
+    file, *scale = MODELS[name]
+    case = shared / "wild" / file, (scale[0], scale[1])
+    (dependencies, fitted, held), (scores, spent) = prepared(*case), scored(*case, criterion)
+    began = time.perf_counter()
     removed = plan(dependencies, scores, Target(macs=1 - cut)).removed(dependencies)
-    model, notes = rewrite(dependencies, removed), []
-    if method.endswith("recovered"):
-        found = recover(dependencies, removed, model, fitted, threads=THREADS)
-        model, notes = found.model, [found.note] if found.note else []
-    seconds = round(time.perf_counter() - began, 1)
+    pruned = rewrite(dependencies, removed)
+    found = recover(dependencies, removed, pruned, fitted, threads=THREADS)
+    seconds = round(spent + time.perf_counter() - began, 1)
     macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
-    error = fidelity(dependencies.model, model, given[1], threads=THREADS)["relative_l2"]
-    row = dict(zip(KEYS, job, strict=True))
-    return row | {"macs_cut": macs, "error": error, "seconds": seconds, "notes": notes}
+    errors = [fidelity(dependencies.model, m, held, threads=THREADS)["relative_l2"] for m in (pruned, found.model)]
+    row = dict(zip(KEYS, job, strict=True)) | dict(zip(("error", "recovered"), errors, strict=True))
+    return row | {"macs_cut": macs, "seconds": seconds, "method": found.method, "note": found.note}
 
 
-def jobs() -> Iterator[tuple[str, float, str]]:
-    """Model, MACs cut, method of every row."""
-    yield from ((model, cut, method) for model in MODELS for cut in CUTS for method in METHODS)
+def jobs() -> Iterator[tuple[str, str, float]]:
+    """Model, criterion and MACs cut of every row."""
+    yield from ((model, criterion, cut) for model in MODELS for criterion in CRITERIA for cut in CUTS)
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """The error before and after recovery."""
+    return [f"{row['error']:.3f}", "left" if row["note"] else f"{row['recovered']:.3f}"]
 
 
 def markdown(held: Mapping[str, Any]) -> str:
     """The table of the README."""
-    table = [["model", "MACs cut", *METHODS, "seconds"]]
+    table = [["model", "MACs cut", *(f"{c}{more}" for c in CRITERIA for more in ("", ", recovered")), "seconds"]]
     for model in MODELS:
         for cut in CUTS:
-            mine = {r["method"]: r for r in held["records"] if (r["model"], r["cut"]) == (model, cut)}
-            if len(mine) == len(METHODS):
-                errors = [f"{mine[m]['error']:.3f}" for m in METHODS]
-                table.append([model, f"{cut:.0%}", *errors, f"{mine[METHODS[-1]]['seconds']:.0f}"])
-    return markdown_table(table)
+            mine = {r["criterion"]: r for r in held["records"] if (r["model"], r["cut"]) == (model, cut)}
+            if len(mine) == len(CRITERIA):
+                found = [cell for c in CRITERIA for cell in cells(mine[c])]
+                table.append([model, f"{cut:.0%}", *found, f"{mine[CRITERIA[-1]]['seconds']:.0f}"])
+    return str(markdown_table(table))
 
 
 def main() -> None:
@@ -122,18 +142,7 @@ def main() -> None:
     if given.markdown:
         print(markdown(recorded(given.out)))
         return
-    train, test = (np.load(given.shared / "cifar10" / f"cifar10_{n}.npz")["x"] for n in ("train_10k", "test"))
-
-    @lru_cache(maxsize=1)
-    def shown(name: str) -> tuple[Batches, Batches]:
-        file, *scale = MODELS[name]
-        model = load(given.shared / "wild" / file)
-        return batches(model, train, FITTED, *scale), batches(model, test, HELD, *scale)
-
-    def measured(job: tuple[str, float, str]) -> dict[str, Any]:
-        return measure(given.shared / "wild" / MODELS[job[0]][0], job, shown(job[0]))
-
-    carry_on_jobs(given, COMMAND, KEYS, jobs(), measured)
+    carry_on_jobs(given, COMMAND, KEYS, jobs(), lambda job: measure(given.shared, job))
 
 
 if __name__ == "__main__":

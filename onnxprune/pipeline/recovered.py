@@ -8,7 +8,7 @@ from onnxprune.labels import Ids
 from onnxprune.model import Model
 from onnxprune.pipeline.options import Options
 from onnxprune.progress import Observer
-from onnxprune.recover import Recovered, recover
+from onnxprune.recover import AUTO, Recovered, recover
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies
 
@@ -22,7 +22,7 @@ def recovery(options: Options, samples: bool) -> str | None:
         return None
     if options.recovery != "auto":
         return options.recovery
-    return "ridge" if samples else ("merge" if options.recover else None)
+    return AUTO if samples else ("merge" if options.recover else None)
 
 
 def recovered(

@@ -3,6 +3,6 @@
 from onnxprune.recover import merge, methods  # register them
 from onnxprune.recover.answer import Layer, Recovered
 from onnxprune.recover.registry import METHODS, Task, method, method_of
-from onnxprune.recover.sequential import recover
+from onnxprune.recover.sequential import AUTO, recover
 
-__all__ = ["METHODS", "Layer", "Recovered", "Task", "merge", "method", "method_of", "methods", "recover"]
+__all__ = ["AUTO", "METHODS", "Layer", "Recovered", "Task", "merge", "method", "method_of", "methods", "recover"]

@@ -1,7 +1,7 @@
 """Recover a cut model, and judge it as a whole. Law: outputs on samples held out never come out worse than they were.
 
-A method of the registry changes the weights, layer by layer; where that leaves the outputs further from the dense
-model's, the model is given back as it was.
+A method of the registry changes the weights, layer by layer. Where that leaves the outputs further from the dense
+model's, simpler ones are tried, which change less; where all do, the model is given back as it was.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from onnxprune.recover.state import HELD
 from onnxprune.runtime import Feeds
 from onnxprune.trace import Dependencies
 
+AUTO, CHAIN = "auto", ("ridge", "statistics", "bias")  # the more a method changes, the more it brings, mostly
 WORSE = "weights left as they were: refitted, the outputs were further from the dense model's on samples held out"
 
 
@@ -30,7 +31,7 @@ def recover(
     pruned: Model,
     batches: Sequence[Feeds],
     *,
-    method: str = "ridge",
+    method: str = AUTO,
     threads: int = 1,
     memory: int = MEMORY,
     seed: int = 0,
@@ -43,7 +44,7 @@ def recover(
         removed: Unit numbers.
         pruned: What `rewrite` made of them.
         batches: Calibration samples, unlabelled; at least four batches. None for a method that needs weights alone.
-        method: A name in `METHODS`.
+        method: A name in `METHODS`; auto: the first of `CHAIN` that does no harm.
         threads: Threads inside one operator.
         memory: Bytes of activations held in memory; what is beyond lies in temporary files.
         seed: Of the sites that are drawn.
@@ -53,11 +54,16 @@ def recover(
         PlanError: Unknown method.
         DataError: It needs samples, and there are fewer than four batches.
     """
-    found = method_of(method)
-    if found.needs == "samples" and len(batches) < HELD:
+    methods = [method_of(name) for name in (CHAIN if method == AUTO else (method,))]
+    if methods[0].needs == "samples" and len(batches) < HELD:
         raise DataError(f"recovery '{method}' needs samples in {HELD} batches", remedy="give more with --data X.npz")
     task = Task(dependencies, removed, pruned, batches, threads, memory, seed, observe)
-    return judged(task, *found.function(task), method)
+    tried = list[Recovered]()
+    for found in methods:
+        tried.append(judged(task, *found.function(task), found.name))
+        if not tried[-1].note:
+            return tried[-1]
+    return tried[0]
 
 
 def judged(task: Task, model: Model, layers: Sequence[Layer], method: str) -> Recovered:

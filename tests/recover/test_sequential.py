@@ -236,3 +236,25 @@ def test_sites_are_kept_only_where_outputs_have_room_too(memory: int, monkeypatc
     removed = dependencies.groups[0].units[:4]
     recover(dependencies, removed, rewrite(dependencies, removed), batches(dependencies), memory=memory)
     assert sum(kept) <= memory / 2 and (kept or memory < 10**7)
+
+
+def test_where_refitting_does_harm_simpler_methods_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    sequential = importlib.import_module("onnxprune.recover.sequential")
+    dependencies = graphs.traced(graphs.chain())
+    removed, given = half(dependencies), batches(dependencies)
+    pruned, plain = rewrite(dependencies, removed), sequential.worse
+    seen: list[object] = []
+
+    def worse(before: object, after: object) -> bool:
+        seen.append(after)
+        return len(seen) < 3 or plain(before, after)  # the first two methods, or all if the third is no better
+
+    monkeypatch.setattr(sequential, "worse", worse)
+    found = recover(dependencies, removed, pruned, given)
+    assert found.method == "bias" and not found.note and found.model is not pruned
+    seen.clear()
+    alone = recover(dependencies, removed, pruned, given, method="ridge")
+    assert alone.note and alone.model is pruned and len(seen) == 1  # one that is named is not replaced
+    monkeypatch.setattr(sequential, "worse", lambda before, after: True)
+    left = recover(dependencies, removed, pruned, given)
+    assert left.model is pruned and left.note and left.method == "ridge"
