@@ -47,7 +47,7 @@ class Options:
         allocate: How groups share the cut, one of `ALLOCATIONS`.
         sensitivity: A file with the curves to allocate by; None measures them, or recalls them.
         steps: Rounds of pruning, recovering and scoring anew in which a target is approached.
-        recovery: How weights are refitted, a name in `recover.METHODS`; auto: `recover.CHAIN` with samples, `merge` without.
+        recovery: How weights are refitted, a name in `recover.METHODS`; auto: `recover.CHAIN`, or `merge` without data.
         memory: Bytes of activations held in memory while samples are looked at; what is beyond lies in files.
         dead: Whether units that no output depends on go first; without a target nothing else goes.
     """
