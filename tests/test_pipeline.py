@@ -159,6 +159,22 @@ def test_auto_alignment_asks_the_machine_and_says_what_it_leaves_whole(
     assert found.code == 1 and "left whole" in found.err
 
 
+def test_a_measured_step_gives_way_in_narrow_layers_where_errors_say_what_that_is_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline.plans, "width_step", lambda **_: Step(8, (8, 16), (1.0, 2.0), "measured"))
+    model, data = stored(graphs.chain(), tmp_path), tmp_path / "x.npz"
+    np.savez(data, x=np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32))
+    common = ("--macs", "0.5", "--data", str(data), "--no-recover", "--criterion", "reconstruction", "--overwrite")
+    widths = {}
+    for align in ("auto", "8"):
+        found = onnxprune(*prune(model, *common, "--align", align, "--json"))
+        assert found.code == 0, found.err
+        gone = [g for g in found.json["groups"] if g["channels_after"] < g["channels_before"]]
+        widths[align] = [g["channels_after"] % 8 for g in gone]
+    assert any(widths["auto"]) and not any(widths["8"])
+
+
 def test_external_weights_stay_external(tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
     onnx.save(graphs.chain(width=24), model, save_as_external_data=True, location="weights.bin", size_threshold=0)

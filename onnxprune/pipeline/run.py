@@ -81,7 +81,7 @@ def prune(
 def aligned(limits: Limits, options: Options, observe: Observer) -> tuple[Limits, bool]:
     """Limits with the width step that holds, and whether it was given, not measured."""
     step = asked_step(limits, options)
-    return replace(limits, align=step or step_for(options, observe)), step is not None
+    return replace(limits, align=step or step_for(options, observe), finer=step is None), step is not None
 
 
 def asked_step(limits: Limits, options: Options) -> int | None:

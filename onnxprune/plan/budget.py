@@ -26,7 +26,7 @@ def least_error(chooser: Chooser, macs: float) -> list[tuple[Ids, str]]:
     dependencies, limits = chooser.dependencies, chooser.limits
     terms = terms_of(dependencies, whole_region(dependencies.model.proto.graph), limits.align)
     price = Price(terms, terms.macs)
-    levels = levels_of(choosers_of(dependencies, chooser.scores, limits, finer=False), WIDTHS)
+    levels = levels_of(choosers_of(dependencies, chooser.scores, limits, finer=limits.finer), WIDTHS)
     whole = Search.of(price, choices_of(dependencies, terms, levels, additive=True))
     fixed = cost(dependencies).macs - float(price.total(terms.dense))  # of layers that lie outside the price
     found = within(whole, macs * cost(dependencies).macs - fixed)

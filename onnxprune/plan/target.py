@@ -64,6 +64,7 @@ class Limits:
         rows: What goes of convolution groups and attention heads: 'equal' numbers from every one, 'whole' ones, or
             'auto': equal numbers, but whole convolution groups where widths are aligned, and whole ones where equal
             numbers cannot come near the target.
+        finer: Whether layers of few steps may stop at parts of one, where a budget of errors says what that is worth.
     """
 
     align: int = 1
@@ -71,6 +72,7 @@ class Limits:
     skip: tuple[str, ...] = ()
     layer_ratios: tuple[tuple[str, float], ...] = ()
     rows: str = "auto"
+    finer: bool = False
 
     def __post_init__(self) -> None:
         if self.rows not in ("auto", "equal", "whole"):

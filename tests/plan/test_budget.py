@@ -52,3 +52,19 @@ def test_limits_hold_and_what_cannot_be_met_is_an_error() -> None:
     assert chosen.groups[0].removed == () and any(g.removed for g in chosen.groups)
     with pytest.raises(PlanError, match="cannot be met"):
         plan(dependencies, found, Target(macs=0.05), Limits(max_ratio=0.2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_narrow_layers_may_stop_at_parts_of_a_step_if_that_is_allowed(seed: int) -> None:
+    dependencies = graphs.traced(graphs.chain(width=16))
+    found = scores(dependencies, seed)
+    coarse, fine = (
+        plan(dependencies, found, Target(macs=0.5), Limits(align=8, max_ratio=1.0, finer=finer))
+        for finer in (False, True)
+    )
+    lost = [float(found.values[p.removed(dependencies)].sum()) for p in (coarse, fine)]
+    assert lost[1] < lost[0]
+    for group in coarse.groups:
+        assert not group.removed or (group.channels - len(group.removed)) % 8 == 0
+    for group in fine.groups:
+        assert not group.removed or (group.channels - len(group.removed)) % 2 == 0
