@@ -51,9 +51,9 @@ MODELS: dict[str, tuple[str, float, float]] = {
 }
 CUTS = (0.3, 0.5)  # of the MACs
 CRITERIA = ("l1", "reconstruction")
-FITTED, HELD = 128, 32  # images to fit to, and to measure by
+FITTED, HELD = 64, 32  # images to fit to, and to measure by
 OPEN = 224  # pixels where the model leaves the size open
-THREADS, BATCH = 2, 16
+THREADS, BATCH = 2, 8
 KEYS = ("model", "criterion", "cut")
 Batches = list[dict[str, np.ndarray]]
 
