@@ -42,7 +42,7 @@ SYNOPSIS = {
     "sweep": "IN.onnx --output -o DIR --ratios --macs --params --speedups --criterion --allocate --sensitivity S.json "
     "--steps --align auto|N "
     "--max-ratio --skip GLOB --layer-ratio GLOB=R --rows --data PATH --gradients G.npz --preprocess HOW --recover "
-    "--no-recover --samples --seed --threads --through-norms --strict "
+    "--no-recover --recovery --samples --memory GIB --seed --threads --through-norms --strict "
     "--eval SCRIPT.py --no-bench --jobs --backend NAME (loky) (threading) dask ray --scheduler ADDRESS --overwrite "
     "--html R.html --json",
     "sensitivity": "IN.onnx --data PATH --preprocess HOW --output -o S.json --labels NAME "

@@ -185,7 +185,8 @@ def test_a_sweep_prunes_as_prune_does_and_belongs_to_its_samples(model: Path, im
     report = json.loads(model.with_name("out").joinpath("macs-0.5.json").read_text())
     assert report["recovery"]["samples"] == 64 and report["settings"]["criterion"] == "reconstruction"
     assert sweep(model, *given).err.startswith("onnxprune: resumed: 2 steps were finished before, 0 steps done now")
-    for change in (["--samples", "65"], ["--no-recover"], ["--preprocess", "imagenet"], ["--criterion", "l1"]):
+    changes = (["--samples", "65"], ["--no-recover"], ["--preprocess", "imagenet"], ["--criterion", "l1"])
+    for change in (*changes, ["--recovery", "bias"], ["--memory", "1"]):
         other = sweep(model, *given, *change)
         assert other.code == 1 and "with other options" in other.err, change
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(images / "one-more.png")

@@ -1,4 +1,4 @@
-"""The command `sweep`. Law: it takes every option of `prune` that a plan depends on, and gives it the same meaning."""
+"""The command `sweep`. Law: what a plan depends on means what it means to `prune`; `--dead` has no place here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from onnxprune.cli.options import (
     Json,
     LayerRatio,
     MaxRatio,
+    Memory,
     NoBench,
     Preprocessing,
     Recover,
+    Recovery,
     Rows,
     Samples,
     Script,
@@ -38,6 +40,7 @@ from onnxprune.cli.options import (
     ThroughNorms,
     parse_align,
     parse_layers,
+    parse_memory,
 )
 from onnxprune.errors import OutputError, PlanError
 from onnxprune.model import write_atomic
@@ -99,7 +102,9 @@ def sweep(
     gradients: Gradients = None,
     preprocess: Preprocessing = None,
     recover: Recover = None,
+    recovery: Recovery = "auto",
     samples: Samples = 1024,
+    memory: Memory = 2.0,
     seed: Seed = 0,
     threads: Threads = 1,
     through_norms: ThroughNorms = False,
@@ -119,6 +124,7 @@ def sweep(
     limits = Limits(1, max_ratio, tuple(skip or ()), parse_layers(layer_ratio or []), rows)
     common = (criterion, parse_align(align), data, seed, threads)
     given: dict[str, Any] = {"recover": recover, "samples": samples, "preprocess": preprocess}
+    given |= {"recovery": recovery, "memory": parse_memory(memory)}
     given |= {"allocate": allocate, "sensitivity": sensitivity, "steps": steps, "gradients": gradients}
     options = pipeline.Options(*common, strict=strict, through_norms=through_norms, **given)
     settings = sweeping.Settings(sweeping.Pool(backend, jobs, scheduler), script, not no_bench, overwrite)
