@@ -53,7 +53,7 @@ def of_graph(graph: onnx.GraphProto, parts: Parts) -> None:
         for body in subgraphs(node):
             of_graph(body, parts)
         found += parts.of(node) if standard(node) else [node]
-    if len(found) > len(graph.node) or any(standard(node) for node in graph.node):
+    if any(standard(node) for node in graph.node):
         replace_nodes(graph, found)
 
 
