@@ -5,7 +5,7 @@
 
 Li et al. 2017 cut each layer alone: the smallest filters, random ones and the largest (their figure 6, of VGG-16), by
 statistics of the feature maps instead of the filters (their figure 7), and see which layers of a ResNet are sensitive
-(their figure 2). The same of ResNet-56, with `onnxprune.sensitivity`: top-1 accuracy on 512 training images, which also
+(their figure 2). The same of ResNet-56, with `onnxprune.sensitivity`: top-1 accuracy on 256 training images, which also
 give the statistics. `--pictures` draws them beside the results, which takes matplotlib. `--only` takes a criterion. An
 interrupted run goes on where it was.
 """
@@ -29,7 +29,7 @@ from onnxprune.trace import trace
 
 RESULTS = Path(__file__).resolve().parent / "results" / "findings.json"
 COMMAND = "python benchmarks/findings.py --shared ../shared"
-SAMPLES, BATCH, SEED = 512, 64, 0
+SAMPLES, BATCH, SEED = 256, 64, 0
 RATIOS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9)
 KEYS = ("criterion",)
 ORDERS = {"l1": "smallest L1 norm first", "random": "random", "largest": "largest L1 norm first"}
