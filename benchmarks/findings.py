@@ -5,8 +5,8 @@
 
 Li et al. 2017 cut each layer alone: the smallest filters, random ones and the largest (their figure 6, of VGG-16), by
 statistics of the feature maps instead of the filters (their figure 7), and see which layers of a ResNet are sensitive
-(their figure 2). The same of ResNet-56, with `onnxprune.sensitivity`: top-1 accuracy on 256 training images, which also
-give the statistics. `--pictures` draws them beside the results, which takes matplotlib. `--only` takes a criterion. An
+(their figure 2). The same of ResNet-56, with `onnxprune.sensitivity`: top-1 accuracy on 256 test images, statistics of
+256 training images. `--pictures` draws them beside the results, which takes matplotlib. `--only` takes a criterion. An
 interrupted run goes on where it was.
 """
 
@@ -44,14 +44,19 @@ MAPS = {
 LOUD = ("#0072b2", "#d55e00", "#009e73")  # told apart by the colour-blind
 
 
+def drawn(shared: Path, name: str) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Images in batches, and their labels."""
+    x, y = images(shared, name)
+    order = np.random.default_rng(SEED).permutation(len(x))[:SAMPLES]
+    return [{"input": x[order[i : i + BATCH]]} for i in range(0, SAMPLES, BATCH)], y[order].astype(np.int64)
+
+
 def measure(shared: Path, criterion: str) -> dict[str, Any]:
     """The curves of all groups by one criterion."""
-    x, y = images(shared, "cifar10_train_10k.npz")
-    order = np.random.default_rng(SEED).permutation(len(x))[:SAMPLES]
-    batches = [{"input": x[order[i : i + BATCH]]} for i in range(0, SAMPLES, BATCH)]
+    (seen, _), (held, labels) = (drawn(shared, name) for name in ("cifar10_train_10k.npz", "cifar10_test.npz"))
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS["ResNet-56"])))
-    scores = score(dependencies, criterion, Evidence(batches, threads=THREADS, seed=SEED))
-    question = Question(batches, RATIOS, y[order].astype(np.int64))
+    scores = score(dependencies, criterion, Evidence(seen, threads=THREADS, seed=SEED))
+    question = Question(held, RATIOS, labels)
     found = analyse(dependencies, scores, question, model="ResNet-56", threads=THREADS)
     layers = {g.name: [[p.removed / g.channels, p.accuracy] for p in g.points] for g in found.groups}
     return {"criterion": criterion, "dense": found.accuracy, "layers": layers}
