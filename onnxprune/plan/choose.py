@@ -260,7 +260,7 @@ def assemble(chooser: Chooser, target: Target, choice: Sequence[tuple[Ids, str]]
     )
     settings = {
         **{k: v for k, v in asdict(target).items() if v is not None},
-        **{k: v for k, v in asdict(chooser.limits).items() if v not in (None, ())},
+        **{k: v for k, v in asdict(chooser.limits).items() if v not in (None, (), False)},
         "criterion": chooser.scores.criterion,
         **chooser.scores.settings,
         **({"allocate": chooser.allocation.name} if chooser.allocation else {}),

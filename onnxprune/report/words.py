@@ -279,13 +279,19 @@ def points(before: float, after: float) -> str:
     return f"{(after - before) * 100:+.2f} points"
 
 
+NAMES = {"finer": "finer where narrow", "dead": "dead units first"}  # of settings that are simply on
+
+
 def settings(held: dict[str, object]) -> str:
     """A plan's settings on one line; what was done to images is told with them, see `samples`."""
-    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in held.items() if key != "preprocess")
+    told = {NAMES.get(key, key.replace("_", " ")): setting(v) for key, v in held.items() if key != "preprocess"}
+    return ", ".join(f"{name} {value}".rstrip() for name, value in told.items())
 
 
 def setting(value: object) -> str:
-    """One setting: lists without brackets, pairs as GLOB=R."""
+    """One setting: lists without brackets, pairs as GLOB=R; nothing of what is simply on."""
+    if value is True:
+        return ""
     if isinstance(value, (list, tuple)):
         return " ".join(f"{v[0]}={v[1]}" if isinstance(v, (list, tuple)) and len(v) == 2 else str(v) for v in value)
     return str(value)
