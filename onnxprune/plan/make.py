@@ -48,7 +48,8 @@ def plan(
     if target.threshold is not None and allocation is not None and allocation.name not in (UNIFORM, GLOBAL):
         what = f"--threshold and --allocate {allocation.name} contradict each other: the threshold says what goes where"
         raise PlanError(what, remedy="give one of them")
-    chooser = chooser_of(dependencies, scores, limits, allocation)
+    finer = limits.finer and budgeted(scores, target, allocation)
+    chooser = chooser_of(dependencies, scores, replace(limits, finer=finer), allocation)
     chosen = assemble(chooser, target, search(chooser, target))
     if target.threshold is None:
         return chosen
@@ -56,11 +57,16 @@ def plan(
     return replace(chosen, settings={**chosen.settings, "below": count})
 
 
+def budgeted(scores: Scores, target: Target, allocation: Sharing | None) -> bool:
+    """Whether a budget of errors says what goes where."""
+    return target.macs is not None and scores.additive and allocation is None
+
+
 def search(chooser: Chooser, target: Target) -> list[tuple[Ids, str]]:
     """The choice that meets a target."""
     if target.threshold is not None:
         return below(chooser, target.threshold)
-    if target.macs is not None and chooser.scores.additive and chooser.allocation is None:
+    if target.macs is not None and budgeted(chooser.scores, target, chooser.allocation):
         return least_error(chooser, target.macs)
     if target.macs is None and target.params is None:
         if target.ratio is None:
