@@ -25,6 +25,7 @@ sys.path.insert(0, str(FOLDER))  # they are scripts, not a package
 import accuracy  # noqa: E402
 import coverage  # noqa: E402
 import criteria  # noqa: E402
+import faster  # noqa: E402
 import findings  # noqa: E402
 import gpu  # noqa: E402
 import large  # noqa: E402
@@ -130,7 +131,7 @@ def test_a_resnet50_keeps_the_promises(tmp_path: Path) -> None:
         assert peaks["rewrite"] < 2.0
 
 
-SHOWN = [accuracy, criteria, findings, gpu, li2016, scaling, large, latency, macs, wild]
+SHOWN = [accuracy, criteria, faster, findings, gpu, li2016, scaling, large, latency, macs, wild]
 
 
 @pytest.mark.parametrize("script", SHOWN, ids=lambda s: s.__name__)
