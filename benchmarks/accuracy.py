@@ -92,9 +92,9 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
     return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "seconds": seconds}
 
 
-def cell(rows: Sequence[Mapping[str, Any]]) -> str:
+def cell(rows: Sequence[Mapping[str, Any]], key: str = "accuracy") -> str:
     """Mean and, of several seeds, least and most."""
-    found = [100 * r["accuracy"] for r in rows]
+    found = [100 * r[key] for r in rows]
     if not found:
         return "-"
     spread = f" ({min(found):.2f} to {max(found):.2f})" if len(found) > 1 else ""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import MODELS, THREADS, accuracy, images
+from accuracy import MODELS, THREADS, accuracy, cell, images
 from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
@@ -97,16 +97,6 @@ def measure(shared: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.
     return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "recovered": accuracy(better, *test)}
 
 
-def cells(rows: list[Mapping[str, Any]]) -> list[str]:
-    """Mean and, of several seeds, least and most: before recovery and behind it."""
-    found = []
-    for key in ("accuracy", "recovered"):
-        values = [100 * r[key] for r in rows]
-        spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-        found.append(f"{np.mean(values):.2f}{spread}")
-    return found
-
-
 def markdown(held: Mapping[str, Any]) -> str:
     """The table of the README, best first."""
     kinds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -116,7 +106,9 @@ def markdown(held: Mapping[str, Any]) -> str:
     table = [["criterion", "where", "MACs cut", "no recovery", "recovered"]]
     for name, allocate in order:
         rows = kinds[name, allocate]
-        table.append([name, allocate, f"{np.mean([r['macs_cut'] for r in rows]):.1%}", *cells(rows)])
+        table.append(
+            [name, allocate, f"{np.mean([r['macs_cut'] for r in rows]):.1%}", cell(rows), cell(rows, "recovered")]
+        )
     return markdown_table(table)
 
 

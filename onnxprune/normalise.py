@@ -50,9 +50,9 @@ def normalise(model: Model) -> Model:
     if lift_weights(proto.graph, weights, names, where):
         proto.ir_version = max(proto.ir_version, 4)  # the first whose initializers need not be inputs
     sort_nodes(proto.graph, where)
-    unfuse(proto, weights, names)
     staged = Model(proto, weights, model.path, model.external)
     folder = Folder(staged, weights, names, where)
+    unfuse(proto, weights, names, folder.constant)
     folder.fold(proto.graph)
     drop_zero_states(staged)
     staged = drop_dead(staged)

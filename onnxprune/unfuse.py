@@ -7,7 +7,7 @@ opens the file. What has no standard form stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.graph import replace_nodes, subgraphs
-from onnxprune.model import Array, bare
+from onnxprune.model import Array
 from onnxprune.nested import Names
 from onnxprune.shapes import attribute
 
@@ -30,20 +30,22 @@ PARAMETERS: dict[str, tuple[str, ...]] = {  # of each activation, in the order i
     "Clip": ("min", "max"),
 }
 INPUTS = 11  # from this opset on, Clip takes its bounds as inputs
+Constant = Callable[[str, Array], str]
 Step = tuple[str, list[str], dict[str, Any]]  # an operator, its further inputs, its attributes
 
 
-def unfuse(model: onnx.ModelProto, weights: dict[str, Array], names: Names) -> None:
+def unfuse(model: onnx.ModelProto, weights: Mapping[str, Array], names: Names, constant: Constant) -> None:
     """Take fused nodes apart, bodies included (in place).
 
     Args:
         model: Its graph.
-        weights: Its initializers; bounds of a Clip are added.
+        weights: Its initializers.
         names: Those in use.
+        constant: Stores a new initializer, under a name like the one given, and gives its name.
     """
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset:
-        of_graph(model.graph, Parts(model.graph, weights, names, opset))
+        of_graph(model.graph, Parts(weights, names, opset, constant))
 
 
 def of_graph(graph: onnx.GraphProto, parts: Parts) -> None:
@@ -89,14 +91,14 @@ class Parts:
     """Makes standard nodes of fused ones.
 
     Attributes:
-        graph: The outermost graph; constants are stored there.
-        weights: Its initializers.
+        weights: Initializers.
         names: Those in use.
         opset: Of the standard operators.
+        constant: Stores a new initializer.
     """
 
-    def __init__(self, graph: onnx.GraphProto, weights: dict[str, Array], names: Names, opset: int) -> None:
-        self.graph, self.weights, self.names, self.opset = graph, weights, names, opset
+    def __init__(self, weights: Mapping[str, Array], names: Names, opset: int, constant: Constant) -> None:
+        self.weights, self.names, self.opset, self.constant = weights, names, opset, constant
 
     def of(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """The layer, its summand and its activation; the last has the node's output."""
@@ -132,11 +134,3 @@ class Parts:
             ends = [self.constant(f"{node.output[0]}/{n}", np.array(v, dtype)) for n, v in values.items()]
             return kind, ends, {}
         return kind, [], values
-
-    def constant(self, base: str, value: Array) -> str:
-        """Store a new initializer; its name."""
-        name = self.names.fresh(base)
-        value.flags.writeable = False
-        self.weights[name] = value
-        self.graph.initializer.append(bare(name, value))
-        return name
