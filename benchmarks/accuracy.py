@@ -29,7 +29,7 @@ from onnxprune.normalise import normalise
 from onnxprune.plan import Limits, Target, plan
 from onnxprune.recover import recover
 from onnxprune.rewrite import rewrite
-from onnxprune.trace import trace
+from onnxprune.trace import Dependencies, trace
 
 RESULTS = Path(__file__).resolve().parent / "results" / "accuracy.json"
 COMMAND = "python benchmarks/accuracy.py --shared ../shared"
@@ -41,6 +41,8 @@ METHODS = ("l1", "l1, recovered", "reconstruction", "reconstruction, recovered")
 THREADS = 2
 KEYS = ("model", "cut", "method", "seed", "samples")
 BATCH = 64
+TRAIN = "cifar10_train_10k.npz"
+Batches = list[dict[str, np.ndarray]]
 
 
 def images(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +50,18 @@ def images(shared: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     held = np.load(shared / "cifar10" / name)
     pixels = (held["x"] / 255.0 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     return pixels.transpose(0, 3, 1, 2).astype(np.float32), held["y"]
+
+
+def drawn(shared: Path, name: str, samples: int, seed: int, size: int) -> tuple[Batches, np.ndarray]:
+    """Some of the images, in batches, and their labels."""
+    x, y = images(shared, name)
+    order = np.random.default_rng(seed).permutation(len(x))[:samples]
+    return [{"input": x[order[i : i + size]]} for i in range(0, samples, size)], y[order].astype(np.int64)
+
+
+def left(dependencies: Dependencies, removed: np.ndarray) -> float:
+    """The share of MACs that is left."""
+    return cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
 
 
 def accuracy(model: Model, x: np.ndarray, y: np.ndarray) -> float:
@@ -72,10 +86,7 @@ def jobs() -> Iterator[tuple[str, float, str, int, int]]:
 def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """One row."""
     name, cut, method, seed, samples = job
-    x, _ = images(shared, "cifar10_train_10k.npz")
-    chosen = x[np.random.default_rng(seed).permutation(len(x))[:samples]]
-    size = max(1, min(BATCH, samples // 8))
-    batches = [{"input": chosen[i : i + size]} for i in range(0, samples, size)]
+    batches, _ = drawn(shared, TRAIN, samples, seed, max(1, min(BATCH, samples // 8)))
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS[name])))
     began = time.perf_counter()
     by_data = method.startswith("reconstruction")
@@ -87,9 +98,8 @@ def measure(shared: Path, job: tuple[str, float, str, int, int], test: tuple[np.
     if method.endswith("recovered"):
         model = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
     seconds = round(time.perf_counter() - began, 1)
-    macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
     row = dict(zip(KEYS, job, strict=True))
-    return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "seconds": seconds}
+    return row | {"macs_cut": 1 - left(dependencies, removed), "accuracy": accuracy(model, *test), "seconds": seconds}
 
 
 def cell(rows: Sequence[Mapping[str, Any]], key: str = "accuracy") -> str:

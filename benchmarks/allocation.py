@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import THREADS, accuracy, images
+from accuracy import THREADS, TRAIN, accuracy, drawn, images, left
 from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune.cost import cost
 from onnxprune.importance import Evidence, Scores, score
 from onnxprune.model import load
 from onnxprune.normalise import normalise
@@ -63,15 +62,13 @@ def curves(dependencies: Dependencies, scores: Scores, question: Question, out: 
 def measure(shared: Path, out: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """One row."""
     criterion, allocate, steps = job
-    x, y = images(shared, "cifar10_train_10k.npz")
-    order = np.random.default_rng(SEED).permutation(len(x))[:SAMPLES]
-    batches = [{"input": x[order[i : i + BATCH]]} for i in range(0, SAMPLES, BATCH)]
+    batches, labels = drawn(shared, TRAIN, SAMPLES, SEED, BATCH)
     dependencies, began = trace(normalise(load(shared / "cifar10" / MODEL))), time.perf_counter()
     rescore: Callable[[Dependencies], Scores] = partial(
         score, criterion=criterion, evidence=Evidence(batches, threads=THREADS, seed=SEED)
     )
     scores = rescore(dependencies)
-    question = Question(batches, labels=y[order].astype(np.int64))
+    question = Question(batches, labels=labels)
     sharings: Mapping[str, Callable[[], Sharing | None]] = {
         "auto": lambda: None,
         "uniform": lambda: uniform(dependencies),
@@ -88,8 +85,8 @@ def measure(shared: Path, out: Path, job: tuple[str, str, int], test: tuple[np.n
     pruned = rewrite(dependencies, removed)
     model = recover(dependencies, removed, pruned, batches, threads=THREADS, seed=SEED).model
     seconds = round(time.perf_counter() - began, 1)
-    left = cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
-    row = {"criterion": criterion, "allocation": allocate, "steps": steps, "macs": left, "seconds": seconds}
+    row = {"criterion": criterion, "allocation": allocate, "steps": steps, "seconds": seconds}
+    row["macs"] = left(dependencies, removed)
     return row | {"pruned": accuracy(pruned, *test), "recovered": accuracy(model, *test)}
 
 

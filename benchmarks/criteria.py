@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import MODELS, THREADS, accuracy, cell, images
+from accuracy import MODELS, THREADS, TRAIN, accuracy, cell, drawn, images, left
 from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune.cost import cost
 from onnxprune.errors import OnnxpruneError
 from onnxprune.importance import CRITERIA, Evidence, Scores, score
 from onnxprune.model import load
@@ -64,24 +63,17 @@ def planned(dependencies: Dependencies, scores: Scores, allocate: str, skip: tup
     if allocate == "auto":
         return plan(dependencies, scores, Target(macs=MACS))
     if allocate == SAME:
-        macs = left(dependencies, planned(dependencies, scores, "uniform", skip))
+        macs = left(dependencies, planned(dependencies, scores, "uniform", skip).removed(dependencies))
         return plan(dependencies, scores, Target(macs=macs))
     ways = {"uniform": lambda d, _: uniform(d), "redundancy": redundancy, "global": across}
     sharing = ways[allocate](dependencies, scores)
     return plan(dependencies, scores, Target(macs=MACS), Limits(skip=skip), sharing)
 
 
-def left(dependencies: Dependencies, chosen: Plan) -> float:
-    """The share of MACs that a plan leaves."""
-    return cost(dependencies, dependencies.keep(chosen.removed(dependencies))).macs / cost(dependencies).macs
-
-
 def measure(shared: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
     """One row."""
     name, allocate, seed = job
-    x, _ = images(shared, "cifar10_train_10k.npz")
-    chosen = x[np.random.default_rng(seed).permutation(len(x))[:SAMPLES]]
-    batches = [{"input": chosen[i : i + BATCH]} for i in range(0, SAMPLES, BATCH)]
+    batches, _ = drawn(shared, TRAIN, SAMPLES, seed, BATCH)
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS["ResNet-56"])))
     skip = tuple(s.tensor for g in dependencies.groups if len(g.sources) > 1 for s in g.sources)
     evidence = Evidence(batches, threads=THREADS, seed=seed)
@@ -90,11 +82,15 @@ def measure(shared: Path, job: tuple[str, str, int], test: tuple[np.ndarray, np.
     if CRITERIA[name].revises:
         scores = score(dependencies, name, replace(evidence, removed=chosen.removed(dependencies)))
         chosen = planned(dependencies, scores, allocate, skip)
-    removed, macs = chosen.removed(dependencies), 1 - left(dependencies, chosen)
+    removed = chosen.removed(dependencies)
     model = rewrite(dependencies, removed)
     better = recover(dependencies, removed, model, batches, threads=THREADS, seed=seed).model
     row = dict(zip(KEYS, job, strict=True))
-    return row | {"macs_cut": macs, "accuracy": accuracy(model, *test), "recovered": accuracy(better, *test)}
+    return row | {
+        "macs_cut": 1 - left(dependencies, removed),
+        "accuracy": accuracy(model, *test),
+        "recovered": accuracy(better, *test),
+    }
 
 
 def markdown(held: Mapping[str, Any]) -> str:

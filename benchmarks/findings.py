@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import MODELS, THREADS, images
+from accuracy import MODELS, THREADS, TRAIN, drawn
 from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
@@ -44,16 +44,9 @@ MAPS = {
 LOUD = ("#0072b2", "#d55e00", "#009e73")  # told apart by the colour-blind
 
 
-def drawn(shared: Path, name: str) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
-    """Images in batches, and their labels."""
-    x, y = images(shared, name)
-    order = np.random.default_rng(SEED).permutation(len(x))[:SAMPLES]
-    return [{"input": x[order[i : i + BATCH]]} for i in range(0, SAMPLES, BATCH)], y[order].astype(np.int64)
-
-
 def measure(shared: Path, criterion: str) -> dict[str, Any]:
     """The curves of all groups by one criterion."""
-    (seen, _), (held, labels) = (drawn(shared, name) for name in ("cifar10_train_10k.npz", "cifar10_test.npz"))
+    (seen, _), (held, labels) = (drawn(shared, name, SAMPLES, SEED, BATCH) for name in (TRAIN, "cifar10_test.npz"))
     dependencies = trace(normalise(load(shared / "cifar10" / MODELS["ResNet-56"])))
     scores = score(dependencies, criterion, Evidence(seen, threads=THREADS, seed=SEED))
     question = Question(held, RATIOS, labels)

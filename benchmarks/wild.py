@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import left
 from latency import arguments, carry_on_jobs, recorded
 from li2016 import markdown_table
 
-from onnxprune.cost import cost
 from onnxprune.fidelity import fidelity
 from onnxprune.importance import Evidence, Scores, score
 from onnxprune.model import Model, load
@@ -108,10 +108,14 @@ def measure(shared: Path, job: tuple[str, str, float]) -> dict[str, Any]:
     pruned = rewrite(dependencies, removed)
     found = recover(dependencies, removed, pruned, fitted, threads=THREADS)
     seconds = round(spent + time.perf_counter() - began, 1)
-    macs = 1 - cost(dependencies, dependencies.keep(removed)).macs / cost(dependencies).macs
     errors = [fidelity(dependencies.model, m, held, threads=THREADS)["relative_l2"] for m in (pruned, found.model)]
     row = dict(zip(KEYS, job, strict=True)) | dict(zip(("error", "recovered"), errors, strict=True))
-    return row | {"macs_cut": macs, "seconds": seconds, "method": found.method, "note": found.note}
+    return row | {
+        "macs_cut": 1 - left(dependencies, removed),
+        "seconds": seconds,
+        "method": found.method,
+        "note": found.note,
+    }
 
 
 def jobs() -> Iterator[tuple[str, str, float]]:
